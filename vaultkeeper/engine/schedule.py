@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from apscheduler.triggers.cron import CronTrigger
 
 from vaultkeeper.model import cron
-from vaultkeeper.model.policy import Cron, RotationPolicy, Window
+from vaultkeeper.model.policy import Cron, RotationPolicy
 
 _ANY_DST_CHANGE = timedelta(hours=3)
 _RENEW_BEFORE = timedelta(days=7)
@@ -60,7 +60,7 @@ def may_start(
 
 
 def renew_by(policy: RotationPolicy, last_finished: datetime, expires_at: datetime | None) -> datetime | None:
-    """The latest start before a value dies: a week before (or two graces), never in the first two thirds of its life."""
+    """The latest start before a value dies: a week (or two graces) earlier, not in the first two thirds of its life."""
     if expires_at is None:
         return None
     life = max(expires_at - last_finished, timedelta(0))
