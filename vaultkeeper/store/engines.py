@@ -1,0 +1,42 @@
+"""What differs between database engines, behind one Protocol. Nothing else in `store` knows which one it is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from vaultkeeper.errors import StoreDamaged, VaultkeeperError
+
+READ_ONLY = "vaultkeeper_read_only"
+"""Execution option of connections that will not write."""
+
+
+class DatabaseEngine(Protocol):
+    """One way to keep the tables."""
+
+    engine: Engine  #: `begin()` opens a writing transaction; its commit is durable when it returns
+
+    def hold(self, name: str) -> AbstractContextManager[None]: ...
+
+    def reserve(self) -> None:
+        """Is there room to begin something new *and* to end it? Raises StoreFull."""
+
+    def make_room(self) -> None:
+        """The disk is full and something begun must end: give up what was set aside. Idempotent."""
+
+    def translate(self, error: DBAPIError) -> VaultkeeperError:
+        """Never quotes a statement's parameters."""
+
+    def check(self) -> None:
+        """Raises StoreDamaged where the database's own integrity check fails."""
+
+    def close(self) -> None: ...
+
+
+def contradiction(error: IntegrityError) -> VaultkeeperError:
+    """A row that the schema refuses: a program error, or a database that was edited by hand."""
+    first_line = str(error.orig).splitlines()[0]
+    return StoreDamaged("the state refused a contradictory record", why=first_line, works="nothing was changed")
