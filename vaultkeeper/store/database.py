@@ -49,17 +49,17 @@ class SqlStore:
     # ------------------------------------------------------------------------------------------------------ journal
 
     def open_rotation(self, rotation: Rotation, change: Change) -> Rotation:
-        """Returns it with its epoch. Whatever rotation `change` names, this one is journalled."""
+        """Returns it with its epoch. `change` comes first: it may close the rotation that this one supersedes."""
         self._database.reserve()
 
         def work(connection: Connection) -> Rotation:
+            _apply(connection, rotation.secret, change)
             opened = replace(rotation, epoch=_next_epoch(connection, rotation.secret))
             row = {"id": opened.id, "secret": opened.secret, "open": opened.open, "epoch": opened.epoch}
             try:
                 connection.execute(sql.INSERT_ROTATION, row | {"document": encode_rotation(opened)})
             except IntegrityError:
                 raise _already_open(rotation.secret) from None
-            _apply(connection, opened.secret, change)
             return opened
 
         return self._write(work)
@@ -77,18 +77,10 @@ class SqlStore:
 
     def commit(self, change: Change) -> None:
         """Idempotent, but for a new version. Uses the room set aside where the disk is full."""
-        rotation = change.rotation
-        if rotation is None:
+        if change.rotation is None:
             raise ValueError("commit needs a rotation; amend works without one")
-        row = {"document": encode_rotation(rotation), "open": rotation.open}
-
-        def work(connection: Connection) -> None:
-            key = {"id_": rotation.id, "epoch_": rotation.epoch}
-            if connection.execute(sql.WRITE_ROTATION, key | row).rowcount != 1:
-                raise _epoch_lost(rotation)
-            _apply(connection, rotation.secret, change)
-
-        self._write(work, finishing=True)
+        secret = change.rotation.secret
+        self._write(lambda connection: _apply(connection, secret, change), finishing=True)
 
     def amend(self, secret: str, change: Change) -> None:
         self._database.reserve()
@@ -129,8 +121,8 @@ class SqlStore:
         return {StagingLabel(row.label): row.number for row in self._rows(sql.LABELS, {"secret_": secret})}
 
     def secrets(self) -> Sequence[str]:
-        """Every name that was used and not forgotten, sorted."""
-        rows = self._rows(select(secrets.c.name).where(~secrets.c.forgotten).order_by(secrets.c.name), {})
+        """Every name with a rotation or a version, and not forgotten; sorted."""
+        rows = self._rows(select(secrets.c.name).where(secrets.c.known).order_by(secrets.c.name), {})
         return [row.name for row in rows]
 
     def discard_sealed(self, secret: str, numbers: Sequence[int]) -> None:
@@ -147,7 +139,7 @@ class SqlStore:
             _refuse_open(connection, secret)
             for table in (labels, versions, rotations, pauses):
                 connection.execute(delete(table).where(table.c.secret == secret))
-            connection.execute(update(secrets).where(secrets.c.name == secret).values(forgotten=True))
+            connection.execute(update(secrets).where(secrets.c.name == secret).values(known=False))
 
         self._write(work)
 
@@ -233,6 +225,8 @@ def audit_head(connection: Connection, log: str = "main") -> Head:
 
 
 def _apply(connection: Connection, secret: str, change: Change) -> None:
+    if change.rotation is not None:
+        _write_rotation(connection, change.rotation)
     if change.new_version is not None:
         _insert_version(connection, secret, change.new_version)
     for number, facts in (change.facts or {}).items():
@@ -242,6 +236,15 @@ def _apply(connection: Connection, secret: str, change: Change) -> None:
         connection.execute(sql.DROP_LABEL, key)
         if marked is not None:
             connection.execute(sql.PUT_LABEL, {"secret": secret, "label": label.value, "number": marked})
+
+
+def _write_rotation(connection: Connection, rotation: Rotation) -> None:
+    row = {"id_": rotation.id, "epoch_": rotation.epoch, "open": rotation.open}
+    if connection.execute(sql.WRITE_ROTATION, row | {"document": encode_rotation(rotation)}).rowcount == 1:
+        return
+    if connection.execute(sql.ROTATION, {"id_": rotation.id}).first() is None:
+        raise _no_rotation(rotation.id)
+    raise _epoch_lost(rotation)
 
 
 def _insert_version(connection: Connection, secret: str, record: VersionRecord) -> None:
@@ -282,7 +285,7 @@ def _rotation(row: Any) -> Rotation:
 
 
 def _login_keys(account: str, address: str) -> tuple[tuple[str, str], ...]:
-    return ("account", account), ("address", address)
+    return ("account", f"{account}@{address}"), ("address", address)
 
 
 def _already_open(secret: str) -> AlreadyOpen:

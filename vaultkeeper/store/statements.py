@@ -12,16 +12,16 @@ from vaultkeeper.store.tables import audit_heads, labels, rotations, secrets, ve
 
 # "ON CONFLICT" reads the same in SQLite and PostgreSQL; SQLAlchemy spells it once per engine.
 KNOW_SECRET = text(
-    "INSERT INTO secrets (name, last_number, epoch, forgotten) VALUES (:name, 0, 1, :false) "
-    "ON CONFLICT (name) DO UPDATE SET epoch = secrets.epoch + 1, forgotten = :false"
-).bindparams(false=False)
+    "INSERT INTO secrets (name, last_number, epoch, known) VALUES (:name, 0, 1, :true) "
+    "ON CONFLICT (name) DO UPDATE SET epoch = secrets.epoch + 1, known = :true"
+).bindparams(true=True)
 """Also serialises writers of one secret: in PostgreSQL they queue at its row."""
 
 EPOCH = select(secrets.c.epoch).where(secrets.c.name == bindparam("name_"))
 
 RESERVE_NUMBER = text(
-    "INSERT INTO secrets (name, last_number, epoch, forgotten) VALUES (:name, :least, 0, :false) "
-    "ON CONFLICT (name) DO UPDATE SET forgotten = :false, last_number = "
+    "INSERT INTO secrets (name, last_number, epoch, known) VALUES (:name, :least, 0, :false) "
+    "ON CONFLICT (name) DO UPDATE SET last_number = "
     "CASE WHEN secrets.last_number + 1 > :least THEN secrets.last_number + 1 ELSE :least END"
 ).bindparams(false=False)
 

@@ -53,7 +53,7 @@ secrets = Table(
     Column("name", Text, primary_key=True),
     Column("last_number", BigInteger, nullable=False),  # survives `forget`, so that no number is used twice
     Column("epoch", BigInteger, nullable=False),  # one fencing counter per secret, over all its rotations
-    Column("forgotten", Boolean, nullable=False),
+    Column("known", Boolean, nullable=False),  # False: only its numbers and epochs are left
 )
 
 versions = Table(

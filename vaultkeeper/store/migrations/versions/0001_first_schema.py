@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("last_number", sa.BigInteger, nullable=False),
         sa.Column("epoch", sa.BigInteger, nullable=False),
-        sa.Column("forgotten", sa.Boolean, nullable=False),
+        sa.Column("known", sa.Boolean, nullable=False),
     )
     op.create_table(
         "versions",
