@@ -1,0 +1,1 @@
+"""How to reach things: files, programs, HTTP, sops. Shared by targets and destinations; knows neither."""

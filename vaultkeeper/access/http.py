@@ -1,0 +1,184 @@
+"""One HTTP request to an address that a policy names, carrying a credential to nobody else.
+
+No redirects, no proxies and no credentials from the environment (netrc), the host resolved once and the connection
+made to that very address, link-local and cloud metadata addresses refused (CWE-918), TLS verified, one deadline over
+the whole exchange however slowly the other side drips, a bounded reply.
+
+Uses httpcore2, the transport beneath httpx2: only there can the address be pinned and each read be given what is left
+of the deadline (https://www.encode.io/httpcore/network-backends/).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore2
+
+from vaultkeeper.access.settings import host_of, judge_url
+from vaultkeeper.errors import BackendError, ConfigurationInvalid
+from vaultkeeper.ports import Deadline
+
+MAX_REPLY_BYTES = 64 << 10
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("fd00:ec2::254", "100.100.100.200")  # AWS over IPv6, Alibaba; the others are link-local
+)
+
+
+class HttpError(BackendError):
+    """No answer: unreachable, too slow, or not allowed to be asked."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `body` is cut at the limit."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after_s: float | None = None
+
+
+def call(
+    method: str,
+    url: str,
+    deadline: Deadline,
+    *,
+    headers: Mapping[str, str] | None = None,
+    plain_ok: bool = False,
+    ca_file: str | None = None,
+    limit_bytes: int = MAX_REPLY_BYTES,
+) -> Reply:
+    """One request, without a body. Plain http carries `headers` to loopback only, unless `plain_ok`.
+
+    Raises HttpError where no answer came and ConfigurationInvalid where none may be asked for; neither quotes a header.
+    """
+    try:
+        judge_url(url)
+    except ValueError as error:
+        raise ConfigurationInvalid(f"{url!r} cannot be used: {error}") from None
+    secure = urlsplit(url).scheme == "https"
+    network = _Pinned(deadline, loopback_only=bool(headers) and not secure and not plain_ok)
+    sent = [(b"Host", urlsplit(url).netloc.encode("ascii"))]
+    sent += [(name.encode("ascii"), value.encode()) for name, value in (headers or {}).items()]
+    sent += [(b"User-Agent", b"vaultkeeper"), (b"Connection", b"close")]
+    try:
+        context = _trust(ca_file) if secure else None
+        with (
+            httpcore2.ConnectionPool(ssl_context=context, network_backend=network) as pool,
+            pool.stream(method, url, headers=sent) as answer,
+        ):
+            return Reply(answer.status, _body(answer.iter_stream(), limit_bytes), _retry_after(answer.headers))
+    except _NotAllowed as error:
+        raise ConfigurationInvalid(str(error)) from None
+    except httpcore2.TimeoutException:
+        raise HttpError(f"{host_of(url)} did not answer in time") from None
+    except ssl.SSLError as error:
+        raise HttpError(f"{host_of(url)}: TLS: {error.reason or 'failed'}") from None
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError) as error:
+        raise HttpError(f"{host_of(url)} cannot be reached: {type(error).__name__}") from None
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _body(chunks: Iterable[bytes], limit_bytes: int) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) >= limit_bytes:
+            break
+    return bytes(body[:limit_bytes])
+
+
+def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
+    for name, value in headers:
+        if name.lower() == b"retry-after" and value.isdigit():
+            return min(float(value), 86400.0)
+    return None
+
+
+class _NotAllowed(Exception):
+    """An address that is never connected to."""
+
+
+def _permitted(address: str, *, loopback_only: bool) -> str:
+    ip: Any = ipaddress.ip_address(address.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _METADATA:
+        raise _NotAllowed(f"{address} is a link-local, metadata or multicast address; nothing is sent there")
+    if loopback_only and not ip.is_loopback:
+        raise _NotAllowed(f"a credential goes over plain http to this machine only, not to {address}; use https")
+    return address
+
+
+class _Pinned(httpcore2.NetworkBackend):
+    """Connects to the address that was judged, and gives every operation what is left of the deadline."""
+
+    def __init__(self, deadline: Deadline, *, loopback_only: bool) -> None:
+        self.deadline = deadline
+        self.loopback_only = loopback_only
+        self.inner = httpcore2.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        error: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise httpcore2.ConnectError("the name does not resolve") from None
+        addresses = [_permitted(str(entry[4][0]), loopback_only=self.loopback_only) for entry in found]
+        for address in addresses:
+            try:
+                left = _left(self.deadline, httpcore2.ConnectTimeout)
+                stream = self.inner.connect_tcp(address, port, left, local_address, socket_options)
+                return _Timed(stream, self.deadline)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as failed:
+                error = failed
+        raise error or httpcore2.ConnectError("no address")
+
+
+class _Timed(httpcore2.NetworkStream):
+    def __init__(self, inner: httpcore2.NetworkStream, deadline: Deadline) -> None:
+        self.inner = inner
+        self.deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self.inner.read(max_bytes, _left(self.deadline, httpcore2.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.inner.write(buffer, _left(self.deadline, httpcore2.WriteTimeout))
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        left = _left(self.deadline, httpcore2.ConnectTimeout)
+        return _Timed(self.inner.start_tls(ssl_context, server_hostname, left), self.deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.inner.get_extra_info(info)
+
+
+def _left(deadline: Deadline, error: type[httpcore2.TimeoutException]) -> float:
+    now = time.monotonic()
+    if now >= deadline.at_monotonic_s:
+        raise error("deadline")
+    return deadline.left_s(now)

@@ -1,0 +1,1 @@
+"""Places that consumers read, one file each. No module here imports another."""

@@ -1,0 +1,1 @@
+"""Systems that check credentials, one file each. No module here imports another."""
