@@ -1,0 +1,1 @@
+"""age: identities, the installation's own key, and the envelope around every stored version."""
