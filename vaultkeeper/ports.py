@@ -59,7 +59,9 @@ class Capabilities:
     tags: bool = False  #: can hold a generation tag: invariant 12 applies
     fences: bool = False  #: can refuse an old epoch atomically
     max_accepted: int | None = 1  #: how many versions it accepts at once; None: any number
-    login_budget: tuple[int, timedelta] | None = None  #: failed logins per window; spent in the store before the attempt
+    login_budget: tuple[int, timedelta] | None = (
+        None  #: failed logins per window; spent in the store before the attempt
+    )
     mutual: bool = False  #: the protocol proves that the server checks: no negative control
     interrupts: bool = False  #: `set` restarts the checker
     forbidden: frozenset[str] = frozenset()  #: characters the system cannot take
@@ -160,7 +162,7 @@ class Mints(Protocol):
         self, version_id: str, expires_at: datetime | None, ctx: Context
     ) -> tuple[Fields, Handle] | Refused | NotYet | Unknown: ...
 
-    def find(self, version_id: str, ctx: Context) -> tuple[Fields | None, Handle] | None | Unknown:
+    def find(self, version_id: str, ctx: Context) -> tuple[Fields | None, Handle] | Unknown | None:
         """After a crash. Fields where readable again; None with a handle: an orphan, to be dropped and minted anew."""
 
     def drop(self, handle: Handle, ctx: Context) -> Result:
@@ -256,7 +258,7 @@ class Destination(Protocol):
 
 @runtime_checkable
 class ReadsBack(Protocol):
-    def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | None | Unknown: ...
+    def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None: ...
 
 
 # ------------------------------------------------------------------------------------------- generators, keys, clock
@@ -350,7 +352,10 @@ class Store(Protocol):
         """Exclusive among all processes while the context lasts ("secret:…", "group:…"). Raises Locked at once."""
 
     def open_rotation(self, rotation: Rotation, change: Change) -> Rotation:
-        """Journal a new rotation with its first epoch. Raises AlreadyOpen (a unique index decides)."""
+        """Journal a new rotation with its first epoch. Raises AlreadyOpen (a unique index decides).
+
+        `change.rotation` is the predecessor that it supersedes, closed in the same transaction, or None.
+        """
 
     def take(self, rotation_id: str) -> Rotation:
         """Take an open rotation over: next epoch, so that an earlier holder is fenced. Raises NotFound."""

@@ -1,0 +1,88 @@
+"""The versions of one secret, unsealed when they are needed and only once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vaultkeeper.engine.guard import Redactor
+from vaultkeeper.errors import NotFound
+from vaultkeeper.model.secret import Acceptance, Fields, SecretVersion, StagingLabel, VersionRecord
+from vaultkeeper.ports import Envelope, Store
+
+
+def bound_to(number: int, version_id: str) -> str:
+    """What a version's envelope is tied to (invariant 10)."""
+    return f"{number}:{version_id}"
+
+
+@dataclass
+class Book:
+    """Reads the store once; `forget()` after a write makes it read again."""
+
+    secret: str
+    store: Store
+    envelope: Envelope
+    redactor: Redactor
+    _records: dict[int, VersionRecord] = field(default_factory=dict)
+    _fields: dict[int, Fields] = field(default_factory=dict)
+
+    def records(self) -> dict[int, VersionRecord]:
+        """Number → record, oldest first."""
+        if not self._records:
+            self._records = {record.number: record for record in self.store.versions(self.secret)}
+        return self._records
+
+    def record(self, number: int) -> VersionRecord:
+        try:
+            return self.records()[number]
+        except KeyError:
+            raise NotFound(f"{self.secret} has no version {number}") from None
+
+    def version(self, number: int) -> SecretVersion:
+        """With its fields; a minted version whose value was not made yet has none."""
+        record = self.record(number)
+        return SecretVersion(
+            secret=record.secret,
+            number=record.number,
+            id=record.id,
+            fields=self._open(record),
+            binding=record.binding,
+            created_at=record.created_at,
+            handle=record.handle,
+            expires_at=record.expires_at,
+            acceptance=record.acceptance,
+            verified=record.verified,
+            compromised=record.compromised,
+        )
+
+    def _open(self, record: VersionRecord) -> Fields:
+        if record.sealed is None:
+            return {}
+        if record.number not in self._fields:
+            fields = self.envelope.open(
+                record.sealed, secret=record.secret, bound_to=bound_to(record.number, record.id)
+            )
+            self.redactor.learn(fields)
+            self._fields[record.number] = fields
+        return self._fields[record.number]
+
+    def maybe(self, number: int | None) -> SecretVersion | None:
+        return None if number is None else self.version(number)
+
+    def add(self, record: VersionRecord, fields: Fields) -> None:
+        """A version just made, before it is written and without unsealing it again."""
+        self.redactor.learn(fields)
+        self.records()[record.number] = record
+        self._fields[record.number] = fields
+
+    def still_accepted(self, besides: set[int]) -> list[SecretVersion]:
+        """Every other version whose last proven fact is ACCEPTED, newest first (previous_keys)."""
+        numbers = [n for n, r in self.records().items() if r.acceptance is Acceptance.ACCEPTED and n not in besides]
+        return [self.version(n) for n in sorted(numbers, reverse=True)]
+
+    def labelled(self, label: StagingLabel) -> SecretVersion | None:
+        return self.maybe(self.store.labels(self.secret).get(label))
+
+    def forget(self) -> None:
+        """What the store says may have changed."""
+        self._records = {}

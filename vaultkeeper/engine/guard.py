@@ -1,0 +1,96 @@
+"""Around every hook: a deadline, typed answers instead of exceptions, and no value in any text.
+
+Authors of back ends write only the small hooks. What they raise becomes an answer here: a definite configuration
+problem is `Refused`, everything else is `Unknown`, and the engine observes before it does anything further.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import urllib.parse
+from collections.abc import Callable
+from typing import TypeVar
+
+from vaultkeeper.errors import BackendError, ConfigurationInvalid, NoKey, NotAuthorised, NotFound, VaultkeeperError
+from vaultkeeper.model.outcome import Login, No, Refused, Unknown
+from vaultkeeper.model.secret import Fields
+
+T = TypeVar("T")
+SHORTEST = 6  # shorter values would blank out ordinary words
+NOT_SECRET = frozenset({"username"})
+
+
+class Redactor:
+    """Knows the live values and removes them, in every encoding they may appear in, from texts for people."""
+
+    def __init__(self) -> None:
+        self._forms: set[str] = set()
+        self._lock = threading.Lock()
+
+    def learn(self, fields: Fields) -> None:
+        """Every text from now on is cleaned of these values."""
+        for name, value in fields.items():
+            if name not in NOT_SECRET and len(value.reveal()) >= SHORTEST:
+                with self._lock:
+                    self._forms |= _forms(value.reveal())
+
+    def clean(self, text: str) -> str:
+        with self._lock:
+            forms = sorted(self._forms, key=len, reverse=True)
+        for form in forms:
+            if form in text:
+                text = text.replace(form, "…")
+        return text
+
+
+def _forms(raw: bytes) -> set[str]:
+    text = raw.decode("utf-8", "backslashreplace")
+    return {
+        text,
+        base64.b64encode(raw).decode(),
+        base64.urlsafe_b64encode(raw).decode(),
+        raw.hex(),
+        urllib.parse.quote(text, safe=""),
+        json.dumps(text)[1:-1],
+    }
+
+
+def ask(hook: Callable[[], T], *, what: str, deadline_s: float, redactor: Redactor) -> T | Unknown | Refused:
+    """The hook's own answer, or what its failure means. `what` names kind and hook, for people.
+
+    An overrun is Unknown; its thread is abandoned, and its epoch is fenced by the next take-over. Only what is no
+    `Exception` (an interrupt, a simulated kill) passes through.
+    """
+    answer: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer.append(hook())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name=what, daemon=True)
+    thread.start()
+    thread.join(deadline_s)
+    if thread.is_alive():
+        return Unknown(Login.UNREACHABLE, f"{what}: no answer within {deadline_s:.0f} s")
+    if not failure:
+        return answer[0]
+    return _meaning(failure[0], what, redactor)
+
+
+def _meaning(error: BaseException, what: str, redactor: Redactor) -> Unknown | Refused:
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, VaultkeeperError):
+        text = redactor.clean(f"{what}: {error}" + (f" ({error.next})" if error.next else ""))
+        if isinstance(error, NotAuthorised | NoKey):
+            return Refused(No.PRIVILEGE, text)
+        if isinstance(error, BackendError | ConfigurationInvalid | NotFound):
+            return Refused(No.UNSUPPORTED, text)
+        return Unknown(Login.UNREACHABLE, text)
+    # A driver's text may quote its arguments: only its class is told.
+    return Unknown(Login.UNREACHABLE, f"{what}: {type(error).__name__}")

@@ -1,0 +1,387 @@
+"""From one `Rotation` and one answer to the next `Rotation`. Pure; `rotation.md` section 3 is its table.
+
+Nothing here reads a clock, draws a number or reaches outside, so every reachable state can be searched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from vaultkeeper.engine.moves import Facts, advance, enter, park, turn_back, version_fact, wait, wait_unknown
+from vaultkeeper.model.outcome import (
+    Confirmation,
+    Confirmed,
+    Done,
+    Failed,
+    Login,
+    No,
+    NotYet,
+    Proof,
+    Refused,
+    Result,
+    Unknown,
+    Usage,
+)
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel
+from vaultkeeper.ports import Change, VersionChange
+
+MAX_CONFLICTS = 8  # rotation.md section 3
+EVIDENCE_POLL = timedelta(hours=1)
+EVIDENCE_LIMIT = timedelta(days=7)
+REVOKE_POLL = timedelta(hours=1)  # how often a person's revocation is looked for
+NO_ANSWER = (Login.UNREACHABLE, Login.THROTTLED)
+
+CAUSE_OF = {
+    No.VALUE: Cause.VALUE,
+    No.PRIVILEGE: Cause.PRIVILEGE,
+    No.CAPACITY: Cause.CAPACITY,
+    No.UNSUPPORTED: Cause.UNSUPPORTED,
+    No.STALE: Cause.STALE,
+    No.CONFLICT: Cause.CONFLICT,
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the target holds now. None: not asked, or there is no such version."""
+
+    to: Login | None = None
+    from_: Login | None = None
+    previous: Login | None = None
+    newer_tag: bool = False
+    account_usable: bool | None = None
+    askable: bool = True  #: False: no target, or nothing about it can be known
+    retry_after: timedelta | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """`wrong` None: the protocol proved that the server checks, so no wrong value was tried."""
+
+    pending: Login
+    wrong: Login | None = None
+    unverified: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Proved:
+    """Is the retired value dead? None: cannot be asked."""
+
+    old: Login | None
+    unverified: str = ""
+
+
+# --------------------------------------------------------------------------------------------------------- observations
+
+
+def needs_observation(rotation: Rotation) -> bool:
+    """Only what a set, a mint or a checker's delivery may have changed can be in doubt at the target."""
+    begun = rotation.phases[: rotation.reached + 1]
+    return rotation.policy.target is not None and any(
+        p.step in {Step.SET, Step.MINT, Step.RETIRE} or (p.step is Step.DELIVER and p.audience is Audience.CHECKER)
+        for p in begun
+    )
+
+
+def judge_seen(rotation: Rotation, seen: Seen, now: datetime) -> Change:
+    """The first phase of every rotation, and what follows every unknown outcome."""
+    if seen.newer_tag:
+        return park(rotation, Cause.STALE, seen.detail)
+    if rotation.phase is not None and rotation.phase.step is Step.OBSERVE:
+        return _judge_before_create(rotation, seen, now)
+    return _judge_doubt(rotation, seen, now)
+
+
+def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Change:  # noqa: PLR0911 - one return a row
+    if not seen.askable:
+        return advance(replace(rotation, unverified=seen.detail), now)
+    if rotation.from_version is None:
+        if seen.account_usable and not rotation.options.replace:
+            return turn_back(rotation, Cause.ACCOUNT_IN_USE, now)
+        return advance(rotation, now)
+    if seen.from_ is Login.ACCEPTED:
+        return advance(rotation, now, version_fact(rotation, End.FROM, VersionChange(acceptance=Acceptance.ACCEPTED)))
+    if seen.from_ in NO_ANSWER:
+        return _nothing_concluded(rotation, seen, seen.from_, now)
+    if rotation.options.replace:
+        return advance(rotation, now)
+    if seen.previous is Login.ACCEPTED:
+        return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
+    if seen.previous in NO_ANSWER:
+        return _nothing_concluded(rotation, seen, seen.previous, now)
+    return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
+
+
+def _judge_doubt(rotation: Rotation, seen: Seen, now: datetime) -> Change:
+    """A phase with an unknown outcome: does the target hold what the phase wants?"""
+    if not seen.askable:
+        return Change(_again(rotation))
+    wanted, refused = _wanted(rotation)
+    answers = {End.TO: seen.to, End.FROM: seen.from_}
+    silent = next((a for a in (seen.to, seen.from_) if a in NO_ANSWER), None)
+    if silent is not None:
+        return _nothing_concluded(rotation, seen, silent, now)
+    accepted = [end for end, answer in answers.items() if answer is Login.ACCEPTED]
+    if not accepted:
+        return _judge_none_accepted(rotation, seen, now)
+    if End.TO not in accepted and rotation.finished:
+        return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
+    if rotation.phase is not None and rotation.phase.step in {Step.SET, Step.RETIRE}:
+        held = all(e in accepted for e in wanted) and not any(e in accepted for e in refused)
+        return advance(rotation, now, _acceptance(rotation, wanted, refused)) if held else Change(_again(rotation))
+    if End.TO not in accepted and rotation.direction is Direction.FORWARD:
+        return Change(_rewound(rotation, now))
+    return Change(_again(rotation))
+
+
+def _judge_none_accepted(rotation: Rotation, seen: Seen, now: datetime) -> Change:
+    if seen.previous in NO_ANSWER:
+        return _nothing_concluded(rotation, seen, seen.previous, now)
+    if seen.previous is Login.ACCEPTED:
+        return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
+    target = rotation.policy.target
+    nothing_before = rotation.from_version is None
+    if (nothing_before or rotation.options.replace) and target is not None and not target.self_service:
+        return Change(_again(rotation))
+    wants_none = not _wanted(rotation)[0] and rotation.direction is Direction.BACK
+    return advance(rotation, now) if wants_none else park(rotation, Cause.NONE_ACCEPTED, seen.detail)
+
+
+def _nothing_concluded(rotation: Rotation, seen: Seen, answer: Login | None, now: datetime) -> Change:
+    return wait_unknown(rotation, Unknown(answer or Login.UNREACHABLE, seen.detail, seen.retry_after), now)
+
+
+def _wanted(rotation: Rotation) -> tuple[tuple[End, ...], tuple[End, ...]]:
+    phase = rotation.phase
+    if phase is None or phase.step not in {Step.SET, Step.RETIRE}:
+        return (), ()
+    return phase.carry, phase.refuse
+
+
+def _acceptance(rotation: Rotation, accept: tuple[End, ...], refuse: tuple[End, ...]) -> Facts:
+    facts: dict[int, VersionChange] = {}
+    for end in accept:
+        facts |= version_fact(rotation, end, VersionChange(acceptance=Acceptance.ACCEPTED))
+    for end in refuse:
+        facts |= version_fact(rotation, end, VersionChange(acceptance=Acceptance.REFUSED))
+    return facts
+
+
+def _again(rotation: Rotation) -> Rotation:
+    """The same phase with the same P; the doubt stays noted: a later refusal does not mean that nothing was done."""
+    return replace(
+        rotation, state=State.RUNNING, waiting=None, not_before=None, outcome_unknown=False, begun=False, doubted=True
+    )
+
+
+def _rewound(rotation: Rotation, now: datetime) -> Rotation:
+    """P was proven once and is refused now, C lives: the target lost it. Set the same P again."""
+    for index, phase in enumerate(rotation.phases[: rotation.at]):
+        if phase.step in {Step.SET, Step.MINT} or (phase.step is Step.DELIVER and phase.audience is Audience.CHECKER):
+            return enter(rotation, index, now)
+    return _again(rotation)
+
+
+# -------------------------------------------------------------------------------------------------------- plain results
+
+
+def judge_result(rotation: Rotation, result: Result, now: datetime, facts: Facts | None = None) -> Change:
+    """Of create, mint, prepare, set, retire and release."""
+    match result:
+        case Done():
+            return advance(rotation, now, facts)
+        case NotYet():
+            reason = Waiting.INPUT if _at_step(rotation, Step.CREATE) else Waiting.DEPENDENCY
+            return wait(rotation, reason, now + result.after, tuple(result.waiting_for), result.reason)
+        case Unknown():
+            return wait_unknown(rotation, result, now)
+        case Refused():
+            return _judge_refused(rotation, result, now)
+
+
+def _judge_refused(rotation: Rotation, refused: Refused, now: datetime) -> Change:
+    cause = CAUSE_OF[refused.why]
+    if refused.why is No.STALE:
+        return park(rotation, cause, refused.detail)
+    if refused.why is No.CONFLICT and rotation.tries < MAX_CONFLICTS:
+        return Change(
+            replace(
+                rotation,
+                tries=rotation.tries + 1,
+                begun=False,
+                not_before=now + conflict_delay(rotation),
+                detail=refused.detail,
+            )
+        )
+    if refused.why is No.CONFLICT or rotation.finished or rotation.direction is Direction.BACK:
+        return park(rotation, cause, refused.detail)
+    return turn_back(rotation, cause, now, refused.detail, untouched=not rotation.doubted and not rotation.settled)
+
+
+def conflict_delay(rotation: Rotation) -> timedelta:
+    """Doubling from 50 ms, spread by the rotation's random id so that two writers do not meet again."""
+    spread = int(rotation.id[:4] or "0", 16) / 0xFFFF if _is_hex(rotation.id[:4]) else 0.5
+    return timedelta(milliseconds=50 * 2**rotation.tries * (0.5 + spread))
+
+
+def _is_hex(text: str) -> bool:
+    return bool(text) and all(c in "0123456789abcdef" for c in text)
+
+
+def _at_step(rotation: Rotation, step: Step) -> bool:
+    return rotation.phase is not None and rotation.phase.step is step
+
+
+def judge_tested(rotation: Rotation, tested: Tested, now: datetime) -> Change:
+    """P must be accepted and a wrong value refused, unless the protocol proves that the server checks."""
+    for answer in (tested.pending, tested.wrong):
+        if answer in NO_ANSWER:
+            return wait_unknown(rotation, Unknown(answer, tested.detail), now)
+    if tested.unverified:
+        return advance(replace(rotation, unverified=tested.unverified), now)
+    if tested.pending is Login.REJECTED:
+        return turn_back(rotation, Cause.REJECTED, now, tested.detail)
+    if tested.wrong is Login.ACCEPTED:
+        return turn_back(rotation, Cause.CHECKS_NOTHING, now, tested.detail)
+    proven = VersionChange(acceptance=Acceptance.ACCEPTED, verified=True)
+    return advance(rotation, now, version_fact(rotation, End.TO, proven))
+
+
+def judge_finish(rotation: Rotation, now: datetime) -> Change:
+    """PENDING → CURRENT → PREVIOUS, in one transaction. A value that nobody checks counts as proven when delivered."""
+    facts = {}
+    if rotation.policy.target is None or rotation.unverified:
+        facts = version_fact(rotation, End.TO, VersionChange(acceptance=Acceptance.ACCEPTED, verified=True))
+    labels = {
+        StagingLabel.CURRENT: rotation.to_version,
+        StagingLabel.PREVIOUS: rotation.from_version,
+        StagingLabel.PENDING: None,
+    }
+    moved = advance(rotation, now, facts)
+    return replace(moved, labels={**(moved.labels or {}), **labels})
+
+
+def judge_grace(rotation: Rotation, now: datetime) -> Change:
+    """Both values stay valid until grace is over; it counts from the finish."""
+    until = rotation.entered_at + rotation.policy.grace_period
+    if now < until:
+        return wait(rotation, Waiting.GRACE, until)
+    return advance(rotation, now)
+
+
+def judge_usage(rotation: Rotation, usage: Usage | Unknown, now: datetime, *, due_again: bool) -> Change:
+    """Is the old value still in use? Where that cannot be seen, grace alone governed, and history says so."""
+    if isinstance(usage, Unknown):
+        return wait_unknown(rotation, usage, now)
+    if usage.in_use is None:
+        return advance(replace(rotation, detail="use of the old value cannot be seen here; grace alone governed"), now)
+    if not usage.in_use:
+        return advance(rotation, now)
+    holders = tuple(usage.holders)
+    if due_again or now - rotation.entered_at >= EVIDENCE_LIMIT:
+        return park(replace(rotation, waiting_for=holders), Cause.IN_USE, ", ".join(holders))
+    return wait(rotation, Waiting.EVIDENCE, now + EVIDENCE_POLL, holders)
+
+
+def judge_proved(rotation: Rotation, proved: Proved, now: datetime) -> Change:
+    """After retire the old value must be refused: once more, then a person."""
+    if proved.old is Login.UNREACHABLE or proved.old is Login.THROTTLED:
+        return wait_unknown(rotation, Unknown(proved.old), now)
+    if proved.old is None:
+        return advance(replace(rotation, unverified=proved.unverified), now)
+    phase = rotation.phase
+    end = phase.carry[0] if phase is not None else End.FROM
+    if proved.old is Login.REJECTED:
+        return advance(rotation, now, version_fact(rotation, end, VersionChange(acceptance=Acceptance.REFUSED)))
+    retirement = _retirement_index(rotation)
+    if retirement is None:  # only a person can revoke it
+        return wait(rotation, Waiting.INPUT, now + REVOKE_POLL, detail="the old value is still accepted")
+    if rotation.failed_proofs:
+        return park(rotation, Cause.STILL_ACCEPTED)
+    return Change(enter(replace(rotation, failed_proofs=1), retirement, now))
+
+
+def _retirement_index(rotation: Rotation) -> int | None:
+    """Where the old value was last refused: a retire, a rehearsal's undoing set, or the checker's shorter list."""
+    for index in range(rotation.at - 1, -1, -1):
+        phase = rotation.track[index]
+        if phase.refuse or (phase.step is Step.PREPARE and phase.audience is Audience.CHECKER):
+            return index
+        if phase.step is Step.FINISH:
+            return None
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------- delivery
+
+
+def judge_delivered(
+    rotation: Rotation, group: GroupKey, groups: frozenset[GroupKey], result: Result, now: datetime
+) -> Change:
+    """One group's delivery. The phase is over when every group has it."""
+    if not isinstance(result, Done):
+        return judge_result(rotation, result, now)
+    return _settle(rotation, group, groups, now)
+
+
+def judge_confirmed(
+    rotation: Rotation,
+    group: GroupKey,
+    groups: frozenset[GroupKey],
+    answer: Confirmation,
+    now: datetime,
+    *,
+    timeout: timedelta,
+    puts_back: bool,
+) -> Change:
+    """One group's confirm. Only `Failed` sends a rotation back; a time-out does where consumers can be put back."""
+    match answer:
+        case Confirmed():
+            weaker = Proof.WRITTEN if Proof.WRITTEN in (answer.proof, rotation.proof) else answer.proof
+            return _settle(replace(rotation, proof=weaker), group, groups, now)
+        case Unknown():
+            return wait_unknown(rotation, answer, now)
+        case Failed():
+            return turn_back(rotation, Cause.DELIVERY, now, f"{answer.consumer}: {answer.why}")
+        case NotYet():
+            return _judge_not_yet(rotation, group, groups, answer, now, timeout=timeout, puts_back=puts_back)
+
+
+def _judge_not_yet(
+    rotation: Rotation,
+    group: GroupKey,
+    groups: frozenset[GroupKey],
+    answer: NotYet,
+    now: datetime,
+    *,
+    timeout: timedelta,
+    puts_back: bool,
+) -> Change:
+    emergency = rotation.purpose is Purpose.EMERGENCY and rotation.direction is Direction.FORWARD
+    limit = min(timeout, rotation.options.deadline) if emergency else timeout
+    detail = answer.reason + (f" ({', '.join(answer.waiting_for)})" if answer.waiting_for else "")
+    if now - rotation.entered_at < limit:
+        return wait(rotation, Waiting.CONFIRM, now + answer.after, tuple(answer.waiting_for), answer.reason)
+    if emergency and rotation.options.cut:
+        return _settle(replace(rotation, unverified=f"cut without confirm: {detail}"), group, groups, now)
+    if emergency:
+        return park(rotation, Cause.LAGGARDS, detail)
+    if puts_back and not rotation.finished and rotation.direction is Direction.FORWARD:
+        return turn_back(rotation, Cause.CONFIRM_TIMEOUT, now, detail)
+    return park(rotation, Cause.CONFIRM_TIMEOUT, detail)
+
+
+def _settle(rotation: Rotation, group: GroupKey, groups: frozenset[GroupKey], now: datetime) -> Change:
+    settled = rotation.settled | {group}
+    if groups <= settled:
+        return advance(rotation, now)
+    return Change(replace(rotation, settled=settled, state=State.RUNNING, waiting=None, not_before=None))
+
+
+def confirm_again(rotation: Rotation, groups: frozenset[GroupKey]) -> Rotation:
+    """A neighbour went back and its groups are delivered anew: what was confirmed of them counts no more."""
+    return replace(rotation, settled=rotation.settled - groups) if _at_step(rotation, Step.CONFIRM) else rotation

@@ -1,0 +1,188 @@
+"""How a rotation moves: on, to sleep, back, to its end. Pure; `judge` decides which of these an answer means.
+
+Every function returns the `Change` to be committed: the rotation as it then stands, with the facts about versions
+and the labels that become true in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from vaultkeeper.engine.plan import Shape, shape_of, way_back
+from vaultkeeper.model.outcome import Login, Unknown
+from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.secret import Acceptance, StagingLabel
+from vaultkeeper.ports import Change, VersionChange
+
+RETRY = timedelta(seconds=5)  # after an unreachable target or consumer, where it named no delay itself
+MAX_VALUE_REFUSALS = 3  # the third rotation in a row that the target's own rules refuse is parked
+Facts = Mapping[int, VersionChange]
+
+
+def begin(rotation: Rotation) -> Rotation:
+    """Before the phase's outward call: after a crash its outcome is unknown."""
+    reached = max(rotation.reached, rotation.at) if rotation.direction is Direction.FORWARD else rotation.reached
+    return replace(rotation, begun=True, reached=reached, state=State.RUNNING, waiting=None, waiting_for=())
+
+
+def advance(rotation: Rotation, now: datetime, facts: Facts | None = None) -> Change:
+    """The present phase is behind us."""
+    reached = max(rotation.reached, rotation.at) if rotation.direction is Direction.FORWARD else rotation.reached
+    moved = replace(enter(rotation, rotation.at + 1, now), reached=reached)
+    if moved.phase is not None:
+        return Change(moved, facts=facts)
+    return _end(moved, now, facts)
+
+
+def wait(rotation: Rotation, reason: Waiting, until: datetime, who: tuple[str, ...] = (), detail: str = "") -> Change:
+    """The same phase again, not sooner than `until`."""
+    return Change(
+        replace(
+            rotation, state=State.WAITING, waiting=reason, waiting_for=who, not_before=until, begun=False, detail=detail
+        )
+    )
+
+
+def wait_unknown(rotation: Rotation, unknown: Unknown, now: datetime) -> Change:
+    """Nothing is concluded; where something may have been changed, it is observed before anything else."""
+    reason = Waiting.THROTTLED if unknown.reason is Login.THROTTLED else Waiting.UNREACHABLE
+    doubtful = rotation.begun or rotation.doubted
+    asleep = wait(rotation, reason, now + (unknown.retry_after or RETRY), detail=unknown.detail)
+    assert asleep.rotation is not None  # noqa: S101 - for the type checker: wait always carries one
+    return replace(asleep, rotation=replace(asleep.rotation, outcome_unknown=doubtful, doubted=doubtful))
+
+
+def park(rotation: Rotation, cause: Cause, detail: str = "") -> Change:
+    """A person has the next word. Nothing more is touched."""
+    state = State.AMBIGUOUS if cause is Cause.NONE_ACCEPTED else State.PARKED
+    return Change(
+        replace(
+            rotation,
+            state=state,
+            cause=cause,
+            detail=detail or rotation.detail,
+            waiting=None,
+            not_before=None,
+            begun=False,
+        )
+    )
+
+
+def turn_back(rotation: Rotation, cause: Cause, now: datetime, detail: str = "", *, untouched: bool = False) -> Change:
+    """Target and consumers go back to C together. `untouched`: the present phase certainly changed nothing."""
+    if rotation.finished or rotation.direction is Direction.BACK:
+        return park(rotation, cause, detail)
+    reached = min(rotation.reached, rotation.at - 1) if untouched else max(rotation.reached, _last_begun(rotation))
+    stopped = replace(rotation, reached=reached, cause=cause, detail=detail)
+    back = way_back(stopped, _shape(rotation))
+    if back is None:
+        return park(stopped, Cause.NO_WAY_BACK, detail)
+    turned = enter(replace(stopped, direction=Direction.BACK, back=back, proof=None), 0, now)
+    doubts = version_fact(rotation, End.TO, VersionChange(verified=False))
+    return Change(turned, facts=doubts) if back else _end(turned, now, doubts)
+
+
+def _last_begun(rotation: Rotation) -> int:
+    return rotation.at if rotation.begun else rotation.reached
+
+
+def enter(rotation: Rotation, at: int, now: datetime) -> Rotation:
+    """Stand before a phase of the present track, with nothing of it begun."""
+    return replace(
+        rotation,
+        at=at,
+        entered_at=now,
+        state=State.RUNNING,
+        begun=False,
+        outcome_unknown=False,
+        doubted=False,
+        settled=frozenset(),
+        tries=0,
+        waiting=None,
+        waiting_for=(),
+        not_before=None,
+    )
+
+
+def _end(rotation: Rotation, now: datetime, facts: Facts | None) -> Change:
+    """The track is behind us: done, rolled back, or parked because a person must know why it went back."""
+    facts = dict(facts or {})
+    pending = {StagingLabel.PENDING: None}
+    rehearsed = rotation.purpose is Purpose.REHEARSE
+    if rotation.direction is Direction.FORWARD and not rehearsed:
+        return Change(replace(rotation, state=State.DONE, ended_at=now), facts=facts)
+    if rotation.direction is Direction.BACK and _a_person_must_know(rotation):
+        return Change(replace(rotation, state=State.PARKED), facts=facts)
+    data_needs_it = any(End.TO in phase.carry for phase in rotation.back)
+    if rotation.to_version is not None and not data_needs_it:
+        facts[rotation.to_version] = VersionChange(acceptance=Acceptance.REFUSED, verified=False)
+    state = State.DONE if rotation.direction is Direction.FORWARD else State.ROLLED_BACK
+    return Change(replace(rotation, state=state, ended_at=now), facts=facts, labels=pending)
+
+
+def _a_person_must_know(rotation: Rotation) -> bool:
+    if rotation.cause is Cause.VALUE:
+        return rotation.value_refusals + 1 >= MAX_VALUE_REFUSALS
+    return rotation.cause is Cause.CHECKS_NOTHING
+
+
+def _shape(rotation: Rotation) -> Shape:
+    return shape_of(rotation.policy, first=rotation.from_version is None, purpose=rotation.purpose)
+
+
+def version_fact(rotation: Rotation, end: End, change: VersionChange) -> dict[int, VersionChange]:
+    """A new fact about one end of the rotation; none where there is no such version."""
+    number = rotation.number(end)
+    return {} if number is None else {number: change}
+
+
+def taken_up(rotation: Rotation) -> Rotation:
+    """By another process than the one that journalled it: what was begun has an unknown outcome."""
+    if rotation.begun:
+        return replace(rotation, begun=False, outcome_unknown=True, doubted=True)
+    return rotation
+
+
+def resumed(rotation: Rotation, now: datetime) -> Rotation:
+    """A person says: forward. Parked on the way back, it goes forward again from the first thing it undid."""
+    if rotation.state not in {State.PARKED, State.AMBIGUOUS}:
+        return rotation
+    observe = replace(rotation, cause=None, detail="", outcome_unknown=True, doubted=True, failed_proofs=0)
+    if rotation.direction is Direction.FORWARD:
+        return replace(observe, state=State.RUNNING, tries=0, entered_at=now, not_before=None)
+    start = next(i for i, phase in enumerate(rotation.phases) if phase.step is Step.CREATE) + 1
+    return replace(enter(replace(observe, direction=Direction.FORWARD), start, now), doubted=True)
+
+
+def sent_back(rotation: Rotation, now: datetime) -> Change:
+    """A person says: back. Before FINISH only; afterwards a rollback is a rotation of its own."""
+    if rotation.direction is Direction.BACK:
+        running = replace(
+            rotation, state=State.RUNNING, outcome_unknown=True, doubted=True, not_before=None, entered_at=now
+        )
+        return Change(running) if rotation.phase is not None else _closed(rotation, now)
+    doubted = replace(rotation, begun=rotation.begun or rotation.outcome_unknown)
+    return turn_back(doubted, Cause.ASKED, now)
+
+
+def _closed(rotation: Rotation, now: datetime) -> Change:
+    """Everything is back already; the person has seen why."""
+    facts = version_fact(rotation, End.TO, VersionChange(acceptance=Acceptance.REFUSED, verified=False))
+    return Change(
+        replace(rotation, state=State.ROLLED_BACK, ended_at=now), facts=facts, labels={StagingLabel.PENDING: None}
+    )
+
+
+def superseded(rotation: Rotation, now: datetime) -> Change:
+    """A rollback in grace: the retirement is cancelled, a new rotation takes over."""
+    return Change(replace(rotation, state=State.DONE, superseded=True, ended_at=now, waiting=None, not_before=None))
+
+
+def hastened(rotation: Rotation, now: datetime) -> Rotation:
+    """An emergency does not wait for the open grace or evidence of the rotation before it."""
+    phases = tuple(
+        p for i, p in enumerate(rotation.phases) if i < rotation.at or p.step not in {Step.GRACE, Step.EVIDENCE}
+    )
+    return enter(replace(rotation, phases=phases), rotation.at, now)

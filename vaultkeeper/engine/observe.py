@@ -1,0 +1,177 @@
+"""What do target and destinations hold *now*? Asked at the start of every rotation and after every unknown outcome.
+
+Asking by verifier or listing costs nothing. Where a target can only be asked by logging in, each attempt that may
+fail is charged to a durable budget first (rotation.md section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from functools import partial
+
+from vaultkeeper.engine.groups import Holder, asked
+from vaultkeeper.engine.judge import Seen
+from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.work import Work
+from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
+from vaultkeeper.model.rotation import End
+from vaultkeeper.model.secret import Binding, SecretVersion
+from vaultkeeper.ports import Target
+
+
+def open_target(parts: Parts, binding: Binding) -> Target | None:
+    """The system that a version was made for. None: nobody checks it."""
+    if binding.target_kind is None:
+        return None
+    return parts.backends.target(binding.target_kind, binding.target_settings, binding.codec)
+
+
+def look(work: Work) -> Seen | Refused:
+    """One observation of the target for every version that the judgement may need."""
+    policy = work.rotation.policy
+    target = open_target(work.parts, work.binding())
+    if target is None or policy.target is None:
+        return Seen(askable=False)
+    if policy.target.unverified:
+        return Seen(askable=False, detail=policy.target.unverified)
+    candidates = _candidates(work)
+    answers: dict[int, Login] = {}
+    usable, delay, detail = None, None, ""
+    for binding, versions in by_binding([*candidates.values()], work.binding()):
+        at = open_target(work.parts, binding) or target
+        seen = asked(work.parts, f"{at.kind}.observe", partial(at.observe, versions, work.context()))
+        if isinstance(seen, Refused):
+            return seen
+        if isinstance(seen, Unknown):
+            answers |= {version.number: seen.reason for version in versions}
+            delay, detail = seen.retry_after, seen.detail
+            continue
+        if seen.tag is not None and _newer(seen.tag, work):
+            return Seen(newer_tag=True, detail=_tag_text(seen.tag))
+        answers |= _answers(work, at, versions, seen)
+        usable, delay = seen.account_usable, seen.retry_after
+    return Seen(
+        to=_answer(candidates, answers, End.TO),
+        from_=_answer(candidates, answers, End.FROM),
+        previous=_answer(candidates, answers, None),
+        account_usable=usable,
+        askable=bool(candidates) or usable is not None or work.rotation.from_version is None,
+        retry_after=delay,
+        detail=detail,
+    )
+
+
+def _candidates(work: Work) -> dict[End | None, SecretVersion]:
+    """PENDING first: its answer decides most (AWS asks in this order too). None stands for PREVIOUS."""
+    rotation = work.rotation
+    numbers = {End.TO: rotation.to_version, End.FROM: rotation.from_version, None: rotation.previous_version}
+    return {
+        end: version
+        for end, number in numbers.items()
+        if number is not None and (version := work.book.version(number)).fields
+    }
+
+
+def _answer(candidates: dict[End | None, SecretVersion], answers: dict[int, Login], end: End | None) -> Login | None:
+    version = candidates.get(end)
+    return answers.get(version.number) if version else None
+
+
+def by_binding(versions: Iterable[SecretVersion], default: Binding) -> list[tuple[Binding, list[SecretVersion]]]:
+    """Versions by what they were made for. No version at all: the present binding, so that an empty account is seen."""
+    found: list[tuple[Binding, list[SecretVersion]]] = []
+    for version in versions:
+        for binding, members in found:
+            if same_target(binding, version.binding):
+                members.append(version)
+                break
+        else:
+            found.append((version.binding, [version]))
+    return found or [(default, [])]
+
+
+def same_target(one: Binding, other: Binding) -> bool:
+    """Were two versions made for the same system, reached the same way?"""
+    return one.target_kind == other.target_kind and dict(one.target_settings) == dict(other.target_settings)
+
+
+def _answers(work: Work, target: Target, versions: Sequence[SecretVersion], seen: Observation) -> dict[int, Login]:
+    """By the target's own record where it can be read; else by logging in, as few times as can decide."""
+    answers = dict(seen.answers)
+    if seen.basis not in {Basis.LOGIN, Basis.NONE} or not target.capabilities.probes:
+        return answers
+    for version in versions:
+        if version.number not in answers:
+            answer, _, _ = login(work, target, version)
+            answers[version.number] = answer
+            decided = answer is Login.ACCEPTED and work.rotation.to_version is None
+            if decided or answer in {Login.UNREACHABLE, Login.THROTTLED}:
+                break  # no further failed login than the decision needs
+    return answers
+
+
+def login(work: Work, target: Target, version: SecretVersion) -> tuple[Login, timedelta | None, Refused | None]:
+    """One login, its possible failure spent durably before it is tried."""
+    parts, budget = work.parts, target.capabilities.login_budget
+    account, address = target.login_key(version)
+    now = parts.clock.now()
+    failed_before = 0
+    if budget is not None:
+        failed_before = parts.store.failed_logins(account, address, budget[1], now)
+        delay = parts.store.spend_login(account, address, budget, now)
+        if delay is not None:
+            return Login.THROTTLED, delay, None
+    answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, work.context()))
+    if isinstance(answer, Refused):
+        return Login.UNREACHABLE, None, answer
+    if isinstance(answer, Unknown):
+        return answer.reason, answer.retry_after, None
+    if budget is not None and answer is Login.ACCEPTED:
+        parts.store.refund_login(account, address)
+    if budget is not None and answer is Login.REJECTED and failed_before:
+        return Login.THROTTLED, budget[1], None  # a lock-out answers like a rejection there
+    return answer, None, None
+
+
+def _newer(tag: Tag, work: Work) -> bool:
+    """Did somebody with a later state than this store write last (invariant 12)?"""
+    if tag.installation != work.parts.store.installation or tag.secret != work.rotation.secret:
+        return False
+    return tag.generation > max(work.book.records(), default=0)
+
+
+def _tag_text(tag: Tag) -> str:
+    return f"the target was last written as generation {tag.generation}, which this store does not know"
+
+
+def drift(work: Work, holder: Holder) -> list[str]:
+    """Places that somebody put back to an older version of ours, for people: "shop_api: holds v3, not v4"."""
+    current = work.rotation.from_version
+    if current is None:
+        return []
+    found = []
+    for group in sorted({place.group for place in holder.places}):
+        for place, held in _held(work, holder, str(group)):
+            if held.version is not None and held.version != current:
+                found.append(f"{place}: holds v{held.version}, not v{current}")
+    return found
+
+
+def _held(work: Work, holder: Holder, group: str) -> list[tuple[str, Held]]:
+    parts = work.parts
+    numbers = sorted((n for n, r in work.book.records().items() if r.sealed is not None), reverse=True)[:5]
+    versions = [work.book.version(number) for number in numbers]
+    places = [place for place in holder.places if place.group == group]
+    items = [holder.item(place, versions, parts) for place in places]
+    if not items:
+        return []
+    destination = parts.backends.destination(items[0].spec.kind)
+    seen = asked(
+        parts,
+        f"{destination.kind}.observe",
+        lambda: destination.observe(places[0].group, items, work.delivery_context()),
+    )
+    if isinstance(seen, Unknown | Refused):
+        return []
+    return [(place.name, seen[place.slot]) for place in places if place.slot in seen]

@@ -1,0 +1,65 @@
+"""A rotation is opened, or taken over from whoever drove it before. The caller holds the secret."""
+
+from __future__ import annotations
+
+import secrets
+
+from vaultkeeper.engine import moves
+from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.parts import Event, Parts
+from vaultkeeper.engine.plan import REHEARSABLE, plan, shape_of
+from vaultkeeper.engine.work import Work
+from vaultkeeper.errors import UsageError
+from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
+from vaultkeeper.model.secret import StagingLabel
+from vaultkeeper.ports import Change, VersionChange
+
+
+def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, superseded: Rotation | None = None) -> Work:
+    """Journal a new rotation with its phases. The caller holds the secret."""
+    policy, store, now = parts.policies[name], parts.store, parts.clock.now()
+    book = Book(name, store, parts.envelope, parts.redactor)
+    labels = store.labels(name)
+    current, previous = labels.get(StagingLabel.CURRENT), labels.get(StagingLabel.PREVIOUS)
+    shape = shape_of(policy, first=current is None, purpose=purpose)
+    if purpose is Purpose.REHEARSE and (shape.strategy not in REHEARSABLE or shape.via or shape.first):
+        raise UsageError(f"{name} cannot be rehearsed", why="only a second value beside the first one can be tried")
+    rotation = Rotation(
+        id=secrets.token_hex(16),
+        secret=name,
+        policy=policy,
+        phases=plan(shape),
+        opened_at=now,
+        entered_at=now,
+        purpose=purpose,
+        options=options,
+        from_version=current,
+        previous_version=previous,
+        value_refusals=_value_refusals(name, parts),
+    )
+    leaked = current is not None and purpose is Purpose.EMERGENCY
+    facts = {current: VersionChange(compromised=True)} if leaked and current is not None else None
+    opened = store.open_rotation(rotation, Change(rotation=superseded, facts=facts))
+    parts.watch(Event(name, "open", purpose.value))
+    return Work(opened, parts, book)
+
+
+def take_up(rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True) -> Work:
+    """Take an open rotation over with the next epoch; what was begun has an unknown outcome."""
+    now = parts.clock.now()
+    taken = moves.taken_up(parts.store.take(rotation.id))
+    if forward:
+        taken = moves.resumed(taken, now)
+    if hasten and taken.finished:
+        taken = moves.hastened(taken, now)
+    return Work(taken, parts, Book(taken.secret, parts.store, parts.envelope, parts.redactor))
+
+
+def _value_refusals(name: str, parts: Parts) -> int:
+    """How many rotations in a row, up to now, ended because the target refused the value by its own rules."""
+    count = 0
+    for rotation in parts.store.rotations(name, limit=moves.MAX_VALUE_REFUSALS):
+        if rotation.state is not State.ROLLED_BACK or rotation.cause is not Cause.VALUE:
+            break
+        count += 1
+    return count

@@ -1,0 +1,54 @@
+"""What the engine is handed by `wiring`: the ports, opened, and the policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from vaultkeeper.engine.guard import Redactor
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.ports import Clock, Credentials, Destination, Envelope, Generator, Store, Target
+
+T = TypeVar("T")
+HOOK_DEADLINE = timedelta(seconds=60)  # one hook call; long waits are answered with NotYet, never slept through
+
+
+class Backends(Protocol):
+    """The registry, as the engine sees it. Every method raises ConfigurationInvalid for an unknown kind."""
+
+    def target_class(self, kind: str) -> type[Target]: ...
+    def target(self, kind: str, settings: Mapping[str, object], codec: int) -> Target: ...
+    def destination(self, kind: str) -> Destination: ...
+    def generator(self, kind: str) -> Generator: ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress for people; never a value."""
+
+    secret: str
+    step: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything the engine reaches for. Nothing in it is looked up elsewhere."""
+
+    store: Store
+    envelope: Envelope
+    clock: Clock
+    credentials: Credentials
+    backends: Backends
+    policies: Mapping[str, RotationPolicy]
+    redactor: Redactor = field(default_factory=Redactor)
+    watch: Callable[[Event], None] = lambda _event: None
+    parallel: int = 4
+    hook_deadline: timedelta = HOOK_DEADLINE
+
+
+def power(of: object, protocol: type[T]) -> T | None:
+    """An optional power of a back end (`Mints`, `ReportsUse`, …), or None where it has it not."""
+    return of if isinstance(of, protocol) else None

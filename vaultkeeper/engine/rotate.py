@@ -1,0 +1,255 @@
+"""The loop. Opening, driving, recovering and going back are one: drive what the journal says.
+
+Rotations that share a delivery group or depend on one another form a cluster; a cluster is driven by one thread, so
+that five secrets of one service restart it once. Clusters run beside each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.cluster import clusters
+from vaultkeeper.engine.groups import Layout
+from vaultkeeper.engine.handover import hand_over
+from vaultkeeper.engine.opening import open_work, take_up
+from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.schedule import due_at
+from vaultkeeper.engine.steps import take_step
+from vaultkeeper.engine.verdict import described, exit_code, told
+from vaultkeeper.engine.work import Work
+from vaultkeeper.errors import Locked, NotFound, VaultkeeperError
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.rotation import Options, Purpose, Rotation, State, Step
+from vaultkeeper.model.secret import GroupKey, StagingLabel
+
+DEFAULT_WAIT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one secret in one command. `skipped` says why nothing was done."""
+
+    secret: str
+    rotation: Rotation | None = None
+    skipped: str = ""
+    skip_code: int = 0  #: exit code of the skip: 7 where it was asked for by name
+    seconds: float = 0.0
+    error: VaultkeeperError | None = None
+
+    @property
+    def state(self) -> str:
+        return self.rotation.state.value if self.rotation else "skipped"
+
+    @property
+    def exit_code(self) -> int:
+        if self.rotation is not None:
+            return exit_code(self.rotation)
+        return self.error.exit_code if self.error else self.skip_code
+
+    @property
+    def changed(self) -> bool:
+        return self.rotation is not None and self.rotation.finished
+
+
+def drive(works: Sequence[Work], layout: Layout, until: datetime) -> None:
+    """One loop. Recovery is calling it with what the journal says."""
+    clock = layout.parts.clock
+    while True:
+        now = clock.now()
+        awake = [work for work in works if work.awake(now)]
+        movers = [work for work in awake if not work.at_rendezvous]
+        at_barrier = [
+            w for w in awake if w.at_rendezvous and w.rotation.phase and w.rotation.phase.step is Step.BARRIER
+        ]
+        retrying = [w for w in works if w.rotation.state is State.RUNNING and w not in awake]
+        if movers or at_barrier:
+            for work in movers or at_barrier:
+                take_step(work)
+        elif awake and not retrying:
+            hand_over(awake, layout)
+        elif not _sleep_until_next(works, layout, until):
+            return
+
+
+def _sleep_until_next(works: Sequence[Work], layout: Layout, until: datetime) -> bool:
+    """Everything asleep is in the journal before we sleep. False: nothing wakes before `until`."""
+    for work in works:
+        work.write()
+    asleep = [w.rotation.not_before for w in works if w.rotation.state in {State.RUNNING, State.WAITING}]
+    wakes = [moment for moment in asleep if moment is not None]
+    if not wakes or min(wakes) > until:
+        return False
+    clock = layout.parts.clock
+    clock.sleep(max(min(wakes) - clock.now(), timedelta(0)))
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def rotate(
+    names: Sequence[str],
+    parts: Parts,
+    *,
+    by_name: bool,
+    purpose: Purpose = Purpose.ROTATE,
+    options: Options | None = None,
+    wait: timedelta | None = None,
+) -> list[Report]:
+    """Open a rotation for each secret and drive them until they end, sleep past `wait`, or need a person."""
+    options = options or Options()
+    reports: list[Report] = []
+    wanted: list[str] = []
+    for name in names:
+        skipped = _reason_to_skip(name, parts, purpose, by_name=by_name)
+        reports += [skipped] if skipped else []
+        wanted += [] if skipped else [name]
+    if purpose is Purpose.EMERGENCY:
+        resume([n for n in wanted if _open_rotation(n, parts)], parts, wait=wait, hasten=True)
+    openers: dict[str, Callable[[], Work]] = {
+        name: partial(open_work, name, parts, purpose, options) for name in wanted
+    }
+    return reports + run(openers, parts, by_name=by_name, wait=wait)
+
+
+def resume(
+    names: Sequence[str] | None,
+    parts: Parts,
+    *,
+    wait: timedelta | None = None,
+    hasten: bool = False,
+    forward: bool = True,
+) -> list[Report]:
+    """Take open rotations over and drive them on. `forward`: parked ones too, as a person's word."""
+    open_now = {rotation.secret: rotation for rotation in parts.store.open_rotations()}
+    for name in names or ():
+        if name not in open_now and name not in parts.policies and name not in parts.store.secrets():
+            raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
+    chosen = [open_now[name] for name in (names if names is not None else open_now) if name in open_now]
+    openers: dict[str, Callable[[], Work]] = {
+        rotation.secret: partial(take_up, rotation, parts, hasten=hasten, forward=forward) for rotation in chosen
+    }
+    return run(openers, parts, by_name=names is not None, wait=wait)
+
+
+def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
+    """What the daemon would do now: go on with what is open and awake, then rotate what is due."""
+    now = parts.clock.now()
+    ready = [
+        r.secret
+        for r in parts.store.open_rotations()
+        if r.state in {State.RUNNING, State.WAITING} and (r.not_before is None or r.not_before <= now)
+    ]
+    reports = resume(ready, parts, wait=wait, forward=False) if ready else []
+    return reports + rotate(due_names(parts), parts, by_name=False, wait=wait)
+
+
+def due_names(parts: Parts) -> list[str]:
+    """Enabled, not paused, nothing open, and due by the store's own record."""
+    now, pauses = parts.clock.now(), parts.store.pauses()
+    open_now = {rotation.secret for rotation in parts.store.open_rotations()}
+    return [
+        name
+        for name, policy in parts.policies.items()
+        if policy.enabled and name not in pauses and name not in open_now and is_due(policy, parts, now)
+    ]
+
+
+def is_due(policy: RotationPolicy, parts: Parts, now: datetime) -> bool:
+    """By the store's own record."""
+    due = next_due(policy, parts, now)
+    return due is not None and due <= now
+
+
+def next_due(policy: RotationPolicy, parts: Parts, now: datetime) -> datetime | None:
+    """Recomputed from the store each time; a changed `static` is due at once."""
+    current = parts.store.labels(policy.name).get(StagingLabel.CURRENT)
+    records = {record.number: record for record in parts.store.versions(policy.name)}
+    record = records.get(current) if current is not None else None
+    if policy.static is not None:
+        return now if _static_changed(policy, parts) else None
+    return due_at(policy, record.created_at if record else None, record.expires_at if record else None, now)
+
+
+def _static_changed(policy: RotationPolicy, parts: Parts) -> bool:
+    version = Book(policy.name, parts.store, parts.envelope, parts.redactor).labelled(StagingLabel.CURRENT)
+    return version is None or version.fields["value"].reveal() != (policy.static or "").encode()
+
+
+def run(
+    openers: dict[str, Callable[[], Work]], parts: Parts, *, by_name: bool, wait: timedelta | None = None
+) -> list[Report]:
+    """Drive every cluster in its own thread, at most `parts.parallel` at once."""
+    layout = Layout(parts)
+    until = parts.clock.now() + (DEFAULT_WAIT if wait is None else wait)
+    groups = clusters(list(openers), layout)
+
+    def one(cluster: list[str]) -> list[Report]:
+        return _run_cluster({name: openers[name] for name in cluster}, layout, until, by_name=by_name)
+
+    if len(groups) <= 1 or parts.parallel <= 1:
+        return [report for cluster in groups for report in one(cluster)]
+    layout.secrets_in(GroupKey(""))  # read once, before threads share it
+    with ThreadPoolExecutor(parts.parallel, thread_name_prefix="cluster") as pool:
+        return [report for reports in pool.map(one, groups) for report in reports]
+
+
+def _run_cluster(
+    openers: dict[str, Callable[[], Work]], layout: Layout, until: datetime, *, by_name: bool
+) -> list[Report]:
+    parts, reports, works = layout.parts, [], []
+    started = parts.clock.monotonic_s()
+    with ExitStack() as held:
+        for name, opener in openers.items():
+            try:
+                held.enter_context(parts.store.hold(f"secret:{name}"))
+                works.append(opener())
+            except Locked as busy:
+                reports.append(Report(name, skipped=str(busy), skip_code=busy.exit_code if by_name else 0, error=busy))
+            except VaultkeeperError as error:
+                reports.append(Report(name, error=error, skip_code=error.exit_code))
+        drive(works, layout, until)
+    seconds = parts.clock.monotonic_s() - started
+    return reports + [Report(w.rotation.secret, w.rotation, seconds=seconds, error=told(w.rotation)) for w in works]
+
+
+def _open_rotation(name: str, parts: Parts) -> Rotation | None:
+    newest = parts.store.rotations(name, limit=1)
+    return newest[0] if newest and newest[0].open else None
+
+
+def _reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) -> Report | None:
+    """Paused, open, or too soon: named and skipped; exit 7 where it was asked for by name (rotation.md section 10)."""
+    policy = parts.policies.get(name)
+    if policy is None:
+        error = NotFound(f"no policy is called {name}", next="vaultkeeper status   lists them")
+        return Report(name, error=error, skip_code=error.exit_code)
+    code = 7 if by_name else 0
+    if not policy.enabled:
+        return Report(name, skipped="its policy is disabled (enabled: false)", skip_code=code)
+    emergency = purpose is Purpose.EMERGENCY
+    pause = parts.store.pauses().get(name)
+    if pause is not None and not emergency:
+        return Report(name, skipped=f"paused: {pause.reason}", skip_code=code)
+    rotation = _open_rotation(name, parts)
+    if rotation is not None and not (emergency and rotation.finished):
+        return Report(name, skipped=f"rotation {rotation.id[:8]} is open: {described(rotation)}", skip_code=code)
+    too_soon = parts.clock.now() - _last_rotated(name, parts) < policy.min_interval
+    if too_soon and not emergency:
+        return Report(name, skipped="rotated less than min_interval ago", skip_code=code)
+    return None
+
+
+def _last_rotated(name: str, parts: Parts) -> datetime:
+    done = [
+        r.opened_at
+        for r in parts.store.rotations(name, limit=5)
+        if r.state is State.DONE and r.purpose is not Purpose.REHEARSE
+    ]
+    return max(done, default=datetime.min.replace(tzinfo=parts.clock.now().tzinfo))

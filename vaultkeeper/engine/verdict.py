@@ -1,0 +1,88 @@
+"""What a rotation's journal means for people: exit code, which value works right now, what to do next. Pure."""
+
+from __future__ import annotations
+
+from vaultkeeper.engine.judge import needs_observation
+from vaultkeeper.engine.plan import one_at_a_time
+from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
+from vaultkeeper.model.rotation import Audience, Cause, Direction, Rotation, State, Step, Waiting
+
+
+def consumers_served(rotation: Rotation) -> bool:
+    """Is every consumer proven to hold an accepted value, judging by the journal alone?"""
+    if rotation.cause in {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED}:
+        return False
+    if rotation.finished:
+        return not rotation.unverified.startswith("cut ")
+    if rotation.direction is Direction.BACK and rotation.cause is not None and rotation.state is State.PARKED:
+        return rotation.phase is None or not any(p.step is Step.DELIVER for p in rotation.back)
+    if one_at_a_time(rotation.policy):
+        return not needs_observation(rotation)
+    return True
+
+
+def exit_code(rotation: Rotation) -> int:
+    """rotation.md section 3, last paragraph but one."""
+    patient = {Waiting.GRACE, Waiting.EVIDENCE, Waiting.INPUT, Waiting.WINDOW, Waiting.DEPENDENCY}
+    match rotation.state:
+        case State.DONE:
+            return 0
+        case State.WAITING if rotation.waiting in patient:
+            return 0
+        case State.ROLLED_BACK:
+            return 5
+        case State.AMBIGUOUS:
+            return 6
+        case _:
+            return 5 if consumers_served(rotation) else 6
+
+
+def described(rotation: Rotation) -> str:
+    """One line for people: state, reason, until when."""
+    reason = rotation.waiting or rotation.cause
+    text = rotation.state.value + (f" ({reason.value.replace('_', ' ')})" if reason else "")
+    return text + (f" until {rotation.not_before:%Y-%m-%d %H:%M:%S} UTC" if rotation.not_before else "")
+
+
+def told(rotation: Rotation) -> VaultkeeperError | None:
+    """What happened, why, which credential works right now, and the next command."""
+    if exit_code(rotation) == 0:
+        return None
+    kind = RotationFailed if exit_code(rotation) == RotationFailed.exit_code else HalfApplied
+    name = rotation.secret
+    forward, back = f"vaultkeeper resume {name}", f"vaultkeeper rollback {name}"
+    nexts = {
+        State.ROLLED_BACK: f"put right what is named above, then   vaultkeeper rotate {name}",
+        State.PARKED: f"{forward}   (forward)   or   {back}   (back)",
+        State.AMBIGUOUS: (
+            f"vaultkeeper adopt {name}   with the value that works, or   vaultkeeper rotate {name} --replace"
+        ),
+    }
+    if rotation.cause is Cause.STALE or rotation.cause is Cause.TARGET_WENT_BACK:
+        nexts[State.PARKED] = f"vaultkeeper reconcile {name}"
+    return kind(
+        f"{name}: {described(rotation)}",
+        why=rotation.detail or (rotation.cause.value.replace("_", " ") if rotation.cause else ""),
+        works=works_now(rotation),
+        next=nexts.get(rotation.state, forward),
+    )
+
+
+def works_now(rotation: Rotation) -> str:
+    """Which version works right now, judging by the journal."""
+    old = f"v{rotation.from_version} (old)" if rotation.from_version else "no stored version"
+    new = f"v{rotation.to_version} (new)"
+    if rotation.cause is Cause.NONE_ACCEPTED:
+        return "none of the stored versions was accepted"
+    if rotation.cause is Cause.TARGET_WENT_BACK:
+        return f"an older version than {old}: the target was put back"
+    if rotation.finished:
+        return f"{new}: every consumer runs on it; {old} may still be accepted"
+    if rotation.state is State.ROLLED_BACK or not needs_observation(rotation):
+        return f"{old}: target and consumers are on it"
+    begun_delivery = any(
+        p.step is Step.DELIVER and p.audience is Audience.CONSUMERS for p in rotation.phases[: rotation.reached + 1]
+    )
+    if consumers_served(rotation):
+        return f"{old} and {new}" if begun_delivery else f"{old}: every consumer is on it"
+    return f"{old} or {new}: the target may accept only one of them"

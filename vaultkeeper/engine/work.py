@@ -1,0 +1,161 @@
+"""One rotation in hand: what its journal says, what is about to be written, and the versions it is about.
+
+A step that only looks is journalled with the next write, because repeating it costs nothing. What reaches outside is
+journalled, fsynced and audited *before* it is done: `begin`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from vaultkeeper.engine import moves
+from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.parts import Event, Parts
+from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
+from vaultkeeper.model.secret import Binding, GroupKey, SecretVersion
+from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext
+
+RENDEZVOUS = frozenset({Step.BARRIER, Step.DELIVER, Step.CONFIRM})
+CHANGES_A_SYSTEM = frozenset({Step.MINT, Step.SET, Step.RETIRE, Step.DELIVER})
+
+
+@dataclass
+class Work:
+    """Used by one thread at a time. `_unwritten` is what is judged already and not yet in the store."""
+
+    rotation: Rotation
+    parts: Parts
+    book: Book
+    _unwritten: Change | None = field(default=None)
+
+    # ------------------------------------------------------------------------------------------------------ journal
+
+    def apply(self, change: Change) -> None:
+        """Take a judgement over. It becomes durable with the next `write`."""
+        if change.rotation is None:
+            raise RuntimeError("a judgement always carries its rotation")
+        if change.rotation.phase is not self.rotation.phase:
+            step = self.rotation.phase.step.value if self.rotation.phase else "end"
+            self.parts.watch(Event(self.rotation.secret, step, "done"))
+        self.rotation = change.rotation
+        self._unwritten = merged(self._unwritten, change)
+        if not self.rotation.open or self.rotation.state in {State.PARKED, State.AMBIGUOUS}:
+            self._conclude()
+
+    def write(self) -> None:
+        """Make everything judged so far durable, in one transaction."""
+        if self._unwritten is not None:
+            self.parts.store.commit(replace(self._unwritten, rotation=self.rotation))
+            self._unwritten = None
+            self.book.forget()
+
+    def begin(self) -> None:
+        """Journal, then audit, that the present phase is about to reach outside (invariants 1 and 14)."""
+        self.apply(Change(moves.begin(self.rotation)))
+        self.write()
+        phase = self.rotation.phase
+        if phase is not None and phase.step in CHANGES_A_SYSTEM:
+            self.parts.store.audit(self._record("begin", phase.step.value))
+
+    def _conclude(self) -> None:
+        self.parts.store.audit(self._record("end", self.rotation.state.value))
+        self.write()
+
+    def _record(self, event: str, what: str) -> dict[str, object]:
+        rotation = self.rotation
+        return {
+            "event": event,
+            "what": what,
+            "secret": rotation.secret,
+            "rotation": rotation.id,
+            "direction": rotation.direction.value,
+            "from": rotation.from_version,
+            "to": rotation.to_version,
+            "cause": rotation.cause.value if rotation.cause else None,
+            "reason": rotation.options.reason,
+            "epoch": rotation.epoch,
+        }
+
+    # --------------------------------------------------------------------------------------------------------- when
+
+    def awake(self, now: datetime) -> bool:
+        """Has it something to do now?"""
+        rotation = self.rotation
+        if rotation.state not in {State.RUNNING, State.WAITING}:
+            return False
+        return rotation.not_before is None or rotation.not_before <= now
+
+    @property
+    def at_rendezvous(self) -> bool:
+        phase = self.rotation.phase
+        return phase is not None and phase.step in RENDEZVOUS and not self.rotation.outcome_unknown
+
+    # ------------------------------------------------------------------------------------------------------ versions
+
+    def version(self, end: End) -> SecretVersion | None:
+        return self.book.maybe(self.rotation.number(end))
+
+    def versions(self, ends: tuple[End, ...]) -> list[SecretVersion]:
+        return [version for end in ends if (version := self.version(end)) is not None]
+
+    def binding(self) -> Binding:
+        """What a version made now is made for."""
+        policy = self.rotation.policy
+        if policy.target is None:
+            return Binding(policy.strategy, None, {}, 0)
+        codec = self.parts.backends.target_class(policy.target.kind).codec
+        return Binding(policy.target.strategy, policy.target.kind, policy.target.settings, codec)
+
+    # ------------------------------------------------------------------------------------------------------- contexts
+
+    def deadline(self) -> Deadline:
+        return Deadline(self.parts.clock.monotonic_s() + self.parts.hook_deadline.total_seconds())
+
+    def context(self) -> Context:
+        return Context(
+            installation=self.parts.store.installation,
+            secret=self.rotation.secret,
+            epoch=self.rotation.epoch,
+            deadline=self.deadline(),
+            credentials=self.parts.credentials,
+            current=self.version(End.FROM),
+            pending=self.version(End.TO),
+        )
+
+    def delivery_context(self) -> DeliveryContext:
+        return DeliveryContext(
+            installation=self.parts.store.installation,
+            epochs={self.rotation.secret: self.rotation.epoch},
+            deadline=self.deadline(),
+            credentials=self.parts.credentials,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- places
+
+    def places(self, audience: Audience) -> list[Placed]:
+        return [place for place in self.rotation.places if place.audience is audience]
+
+    def groups(self, phase: Phase) -> frozenset[GroupKey]:
+        """The delivery groups that a deliver or confirm phase has to settle."""
+        return frozenset(place.group for place in self.places(phase.audience))
+
+
+def merged(earlier: Change | None, later: Change) -> Change:
+    """Two judgements as one transaction: facts of one version add up, the later label wins."""
+    if earlier is None:
+        return later
+    facts = dict(earlier.facts or {})
+    for number, change in (later.facts or {}).items():
+        before = facts.get(number)
+        if before is not None:
+            told = {name: value for name, value in vars(change).items() if value is not None}
+            facts[number] = replace(before, **told)
+        else:
+            facts[number] = change
+    return Change(
+        rotation=later.rotation,
+        new_version=later.new_version or earlier.new_version,
+        facts=facts or None,
+        labels={**(earlier.labels or {}), **(later.labels or {})} or None,
+    )
