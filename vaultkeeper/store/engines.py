@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from vaultkeeper.errors import StoreDamaged, VaultkeeperError
@@ -26,6 +26,9 @@ class DatabaseEngine(Protocol):
 
     def make_room(self) -> None:
         """The disk is full and something begun must end: give up what was set aside. Idempotent."""
+
+    def exclude_migrations(self, connection: Connection) -> None:
+        """Until the transaction of `connection` ends, nobody else migrates."""
 
     def translate(self, error: DBAPIError) -> VaultkeeperError:
         """Never quotes a statement's parameters."""

@@ -6,6 +6,7 @@ import os
 import pwd
 import stat
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
@@ -23,64 +24,102 @@ from vaultkeeper.store.tables import meta
 AUDIT_FILE = "audit.log"
 
 
-def create_store(state_dir: Path, audit_key: bytes, installation: str, clock: Clock) -> SqlStore:
-    """Make the state directory (0700) and an empty database in it. Idempotent: an interrupted `init` is completed.
+def create_store(
+    state_dir: Path,
+    audit_key: bytes,
+    installation: str,
+    clock: Clock,
+    *,
+    database_url: str | None = None,
+    daemon: str = "main",
+) -> SqlStore:
+    """Make the state directory (0700) and an empty database. Idempotent: an interrupted `init` is completed.
 
     Raises ConfigurationInvalid where another installation's state is there, and what `open_store` raises.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_directory(state_dir)
-    (state_dir / LOCKS).mkdir(mode=0o700, exist_ok=True)
-    # Made here with its mode; SQLite gives its log and index files the mode of the database.
-    os.close(os.open(state_dir / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(directory)
-    os.close(directory)
-    return _open(SqliteEngine(state_dir), state_dir, audit_key, installation, clock, create=True)
+    if database_url is None:
+        # Made here with its mode; SQLite gives its log and index files the mode of the database.
+        os.close(os.open(state_dir / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fsync(directory)
+        os.close(directory)
+    database = _engine(state_dir, database_url)
+    return _open(database, AuditPlace(state_dir / AUDIT_FILE, audit_key, daemon), installation, clock, create=True)
 
 
-def open_store(state_dir: Path, audit_key: bytes, installation: str, clock: Clock) -> SqlStore:
+def open_store(
+    state_dir: Path,
+    audit_key: bytes,
+    installation: str,
+    clock: Clock,
+    *,
+    database_url: str | None = None,
+    daemon: str = "main",
+) -> SqlStore:
     """Check the state directory and the database, migrate it where an older release made it, and open it.
 
+    `database_url`: `postgresql://…` instead of SQLite in `state_dir`; each daemon over it has a `state_dir` (for its
+    audit log) and a name of its own.
+
     Raises ConfigurationInvalid (none there, another installation's, or a newer schema), NotAuthorised (owner, mode),
-    StoreDamaged, StoreFull or AuditUnwritable. Sets the ballast up again where there is room.
+    StoreDamaged or AuditUnwritable. Sets the ballast up again where there is room.
     """
     _check_directory(state_dir)
-    if not (state_dir / FILE).exists():
-        raise _no_state(state_dir)
-    _check_mode(state_dir / FILE, 0o600)
-    (state_dir / LOCKS).mkdir(mode=0o700, exist_ok=True)
-    return _open(SqliteEngine(state_dir), state_dir, audit_key, installation, clock, create=False)
+    if database_url is None:
+        if not (state_dir / FILE).exists():
+            raise _no_state(state_dir)
+        _check_mode(state_dir / FILE, 0o600)
+    database = _engine(state_dir, database_url)
+    return _open(database, AuditPlace(state_dir / AUDIT_FILE, audit_key, daemon), installation, clock, create=False)
 
 
-def _open(
-    database: DatabaseEngine, state_dir: Path, audit_key: bytes, installation: str, clock: Clock, *, create: bool
-) -> SqlStore:
+@dataclass(frozen=True)
+class AuditPlace:
+    """Where this daemon's audit log is, and the name by which the database knows it."""
+
+    path: Path
+    key: bytes = field(repr=False)
+    daemon: str
+
+
+def _engine(state_dir: Path, database_url: str | None) -> DatabaseEngine:
+    if database_url is None:
+        (state_dir / LOCKS).mkdir(mode=0o700, exist_ok=True)
+        return SqliteEngine(state_dir)
+    from vaultkeeper.store.postgres import PostgresEngine
+
+    return PostgresEngine(database_url)
+
+
+def _open(database: DatabaseEngine, audit: AuditPlace, installation: str, clock: Clock, *, create: bool) -> SqlStore:
     try:
         database.check()
-        head = _prepare(database, state_dir, installation, create=create)
+        head = _prepare(database, audit, installation, create=create)
         with suppress(StoreFull):  # what is begun may still end; `open_rotation` refuses the rest
             database.reserve()
-        log = AuditLog(state_dir / AUDIT_FILE, audit_key, head, clock.now)
+        log = AuditLog(audit.path, audit.key, head, clock.now)
     except BaseException:
         database.close()
         raise
-    return SqlStore(database, installation, log)
+    return SqlStore(database, installation, log, audit.daemon)
 
 
-def _prepare(database: DatabaseEngine, state_dir: Path, installation: str, *, create: bool) -> Head:
+def _prepare(database: DatabaseEngine, audit: AuditPlace, installation: str, *, create: bool) -> Head:
     try:
         with database.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
             ready = not create and is_current(connection)
             if ready:
-                _check_installation(connection, state_dir, installation)
-                return audit_head(connection)
+                _check_installation(connection, audit.path.parent, installation)
+                return audit_head(connection, audit.daemon)
         with database.engine.begin() as connection:
+            database.exclude_migrations(connection)
             migrate(connection)
             if create and connection.execute(_INSTALLATION).first() is None:
                 connection.execute(insert(meta), {"key": "installation", "value": installation})
-            _check_installation(connection, state_dir, installation)
-            return audit_head(connection)
+            _check_installation(connection, audit.path.parent, installation)
+            return audit_head(connection, audit.daemon)
     except DBAPIError as error:
         raise database.translate(error) from None
 

@@ -66,6 +66,9 @@ class SqliteEngine:
         with suppress(DBAPIError), self.engine.execution_options(**{_NO_TRANSACTION: True}).connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def exclude_migrations(self, connection: Connection) -> None:
+        """Every writing transaction excludes every other."""
+
     def check(self) -> None:
         try:
             with self.engine.execution_options(**{_NO_TRANSACTION: True}).connect() as connection:
