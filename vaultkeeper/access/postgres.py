@@ -288,7 +288,7 @@ def encrypt(password: str, username: str) -> str:
 
 
 def is_scram(stored: str) -> bool:
-    """Is this a SCRAM-SHA-256 verifier?"""
+    """Tell whether this is a SCRAM-SHA-256 verifier."""
     return _VERIFIER.fullmatch(stored) is not None
 
 

@@ -1,0 +1,429 @@
+"""PostgreSQL roles, versions 12 to 18: one account, two that take turns, or an account that changes its own password.
+
+A password reaches the server only as a SCRAM-SHA-256 verifier that was made here once and is stored with the version,
+so that every later set writes the same bytes. Who wrote last stands as a tag in the role's comment, changed in the
+same transaction.
+
+Privileges of the admin account: a superuser; or CREATEROLE and, from version 16, ADMIN OPTION on each account; or
+three SECURITY DEFINER functions. `doctor_sql` prints the statements. With `admin: self` none.
+https://www.postgresql.org/docs/current/sql-alterrole.html, auth-password.html, protocol-error-fields.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vaultkeeper.access import postgres as pg
+from vaultkeeper.access import postgres_advice as advice
+from vaultkeeper.access import postgres_roles as roles
+from vaultkeeper.errors import BackendError, ConfigurationInvalid, NotAuthorised
+from vaultkeeper.model import duration
+from vaultkeeper.model.outcome import (
+    Basis,
+    Done,
+    Finding,
+    Login,
+    No,
+    Observation,
+    Refused,
+    Result,
+    Tag,
+    Unknown,
+    Usage,
+)
+from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
+from vaultkeeper.ports import Capabilities, Context
+
+
+def _account(name: str) -> str:
+    if not 1 <= len(name.encode()) <= 63 or "\0" in name:
+        raise ValueError("a PostgreSQL role name has 1 to 63 bytes")
+    return name
+
+
+def _seconds(value: object) -> object:
+    return duration.parse(value).total_seconds() if isinstance(value, str) else value
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
+
+
+Account = Annotated[str, BeforeValidator(lambda name: _account(name) if isinstance(name, str) else name)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Admin(_Model):
+    """The account that changes the others."""
+
+    username: Account = Field(description="its role name")
+    password: dict[str, Any] = Field(description="a reference: {file: PATH}, {env: NAME}, {secret: NAME} …")
+    database: str = Field(default="postgres", description="the database it logs in to")
+
+
+class Tls(_Model):
+    """An authority of one's own."""
+
+    ca: str = Field(description="PEM file of the authority that signed the server's certificate")
+
+
+class PostgresSettings(_Model):
+    """What a policy says beside `kind: postgres`."""
+
+    host: str = Field(min_length=1, description="a name, an IP address, or the absolute folder of a Unix socket")
+    port: int = Field(default=5432, ge=1, le=65535)
+    database: str = Field(default="postgres", min_length=1, description="where test logins go")
+    user: Account | None = Field(default=None, description="the account of `strategy: single`")
+    users: tuple[Account, Account] | None = Field(default=None, description="the two of `alternating_users`")
+    admin: Admin | Literal["self"] = Field(description="who changes the password; `self`: the account itself")
+    owner_role: Account | None = Field(
+        default=None, description="the role that both users act as and that owns objects"
+    )
+    create_users: bool = Field(default=False, description="make a missing user, as a member of `owner_role`")
+    retire_first_owner: Literal["keep", "nologin"] | None = Field(
+        default=None, description="what becomes of the login of an account outside `users` that was adopted first"
+    )
+    tls: Annotated[Tls | Literal["off"] | None, BeforeValidator(_off)] = Field(
+        default=None, description="default: verify-full, on loopback and Unix sockets none; there is no fallback"
+    )
+    timeout: Annotated[float, BeforeValidator(_seconds)] = Field(
+        default=10, gt=0, le=600, description="for one call of the server, in seconds or as `10s`"
+    )
+    close_sessions: bool = Field(default=False, description="end sessions of the retired account")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.user is None) == (self.users is None):
+            raise ValueError("give `user` (strategy single) or `users` (alternating_users)")
+        if self.users and self.users[0] == self.users[1]:
+            raise ValueError("`users` must be two different accounts")
+        if self.users and self.admin == "self":
+            raise ValueError("`admin: self` changes its own account only: use `user` and `strategy: single`")
+        if isinstance(self.admin, Admin) and self.admin.username in self.accounts:
+            raise ValueError("an account that is its own admin needs `admin: self`")
+        if self.owner_role in self.accounts:
+            raise ValueError("`owner_role` is a role of its own, not one of the users")
+        if self.create_users and self.users is None:
+            raise ValueError("`create_users` goes with `users`")
+        if isinstance(self.tls, Tls) and self.host.startswith("/"):
+            raise ValueError("`tls` means nothing on a Unix socket")
+        return self
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts that the policy names."""
+        return self.users or (self.user or "",)
+
+    @property
+    def address(self) -> pg.Address:
+        """Where the server is."""
+        plain = pg.Address(self.host, self.port, tls=False)
+        if isinstance(self.tls, Tls):
+            return pg.Address(self.host, self.port, ca=self.tls.ca)
+        return plain if self.tls == "off" or plain.is_local else pg.Address(self.host, self.port)
+
+
+class PostgresTarget:
+    """Roles of one server."""
+
+    kind: ClassVar[str] = "postgres"
+    codec: ClassVar[int] = 1
+    Settings: ClassVar[type[PostgresSettings]] = PostgresSettings
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        strategies=frozenset({Strategy.SINGLE, Strategy.ALTERNATING_USERS}),
+        observes=frozenset({Basis.VERIFIER, Basis.LOGIN}),
+        tags=True,
+        fences=True,
+        max_accepted=2,
+        mutual=True,
+        # SASLprep forbids them, and clients differ in what they do then (RFC 4013 section 2.3)
+        forbidden=frozenset(map(chr, [*range(32), 127])),
+    )
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def open(cls, settings: Mapping[str, object], codec: int) -> Self:
+        """Raises ConfigurationInvalid for a codec of a newer release."""
+        if codec > cls.codec:
+            raise ConfigurationInvalid(f"settings of postgres have codec {codec}, this release knows {cls.codec}")
+        return cls(PostgresSettings.model_validate(settings))
+
+    @classmethod
+    def doctor_sql(cls, settings: Mapping[str, object]) -> str:
+        """The statements that make a least-privilege admin account for these settings, for a superuser to run."""
+        asked = PostgresSettings.model_validate(settings)
+        return advice.doctor_sql(_plan(asked))
+
+    # ------------------------------------------------------------------------------------------------------ looking
+
+    def check(self, ctx: Context) -> Sequence[Finding]:
+        if self._is_self and ctx.current is None:
+            return [Finding("unchecked", "with `admin: self` there is nobody to log in as before the first version")]
+        try:
+            with self._session(ctx) as session:
+                findings = advice.findings(session, _plan(self.settings))
+        except pg.LoginFailed as error:
+            level = "unchecked" if error.denial is pg.Denial.UNREACHABLE else "refuse"
+            return [Finding(level, str(error), error.next)]
+        except NotAuthorised as error:
+            return [Finding("refuse", str(error), error.next)]
+        except (pg.ReplyLost, pg.StatementFailed) as error:
+            return [Finding("unchecked", str(error), error.next)]
+        first = _username(ctx.current) if ctx.current else None
+        if first and self._is_first_owner(first) and self.settings.retire_first_owner is None:
+            question = f"{first}, whose password is current, is none of `users`: what becomes of it after the change?"
+            findings.append(Finding("refuse", question, "say retire_first_owner: keep, or nologin"))
+        return findings
+
+    def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
+        """Adds `username` and `verifier`; what was given stays, a verifier of another password excepted.
+
+        Raises ConfigurationInvalid where an adopted value does not say whose it is.
+        """
+        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
+        if not self.settings.users and name != self.settings.user:
+            raise ConfigurationInvalid(
+                f"the value is for {name}", why=f"the policy's user is {self.settings.user}", next="name one account"
+            )
+        password = _password(given)
+        kept = given["verifier"].text() if "verifier" in given else ""
+        verifier = kept if pg.is_scram(kept) and pg.matches(kept, password, name) else pg.encrypt(password, name)
+        return {**given, "username": SecretBytes(name.encode()), "verifier": SecretBytes(verifier.encode())}
+
+    def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation | Unknown:
+        """By stored verifier where the admin may read it. Otherwise, and with `admin: self`, the engine logs in."""
+        if self._is_self:
+            return Observation({}, Basis.LOGIN)
+        names = sorted({*self.settings.accounts, *map(_username, candidates)})
+        try:
+            with self._session(ctx) as session:
+                state = roles.read(session, names)
+        except BackendError as error:
+            return _unknown(error)
+        following = state.found.get(self._next_account(ctx, adopting=False))
+        tag, usable = state.tag, following is not None and following.usable
+        answers = {version.number: _stored_as(version, state) for version in candidates}
+        if not state.readable or None in answers.values():
+            return Observation({}, Basis.LOGIN, tag=tag, account_usable=usable)
+        accepted = {_username(v) for v in candidates if answers[v.number]}
+        foreign = sum(role.usable and bool(role.stored) and name not in accepted for name, role in state.found.items())
+        logins = {number: Login.ACCEPTED if yes else Login.REJECTED for number, yes in answers.items()}
+        return Observation(logins, Basis.VERIFIER, tag=tag, foreign=foreign, account_usable=usable)
+
+    def login_key(self, version: SecretVersion) -> tuple[str, str]:
+        return _username(version), str(self.settings.address)
+
+    def decoy(self, version: SecretVersion) -> SecretVersion | None:
+        return None
+
+    def keeps(self, version: SecretVersion) -> bool:
+        """Stays this version accepted on purpose, whatever `refuse` says? (`retire_first_owner: keep`)."""
+        return self._left_alone(_username(version))
+
+    def test(self, version: SecretVersion, ctx: Context) -> Login:
+        """Raises LoginFailed where the server proves nothing (trust, md5) or cannot be used like this (pg_hba, TLS)."""
+        try:
+            with self._login(version, ctx):
+                return Login.ACCEPTED
+        except pg.LoginFailed as error:
+            if error.denial is pg.Denial.REJECTED:
+                return Login.REJECTED
+            if error.denial is pg.Denial.UNREACHABLE:
+                return Login.UNREACHABLE
+            raise
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
+        """One transaction: all accounts and their tags, or nothing."""
+        wanted = self._wanted(accept, refuse)
+        if isinstance(wanted, Refused):
+            return wanted
+        if not wanted:
+            return Done()
+        known = [v.number for v in (*accept, *refuse, ctx.current, ctx.pending) if v is not None]
+        tag = Tag(ctx.installation, ctx.secret, max(known), ctx.epoch)
+        try:
+            with self._session(ctx) as session:
+                if self._is_self:
+                    return roles.apply_own(session, wanted[0])
+                return roles.apply(
+                    session,
+                    wanted,
+                    tag,
+                    also=self.settings.accounts,
+                    create=self.settings.create_users,
+                    owner=self.settings.owner_role,
+                )
+        except BackendError as error:
+            return _unknown(error)
+
+    def _wanted(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> list[roles.Change] | Refused:
+        """One change per account. An account that `accept` names refuses its older passwords by that alone."""
+        wanted: dict[str, str | None] = {}
+        for version in accept:
+            name, verifier = _username(version), version.fields["verifier"].text()
+            if wanted.setdefault(name, verifier) != verifier:
+                return Refused(No.UNSUPPORTED, f"the account {name} can have only one password at a time")
+        for version in refuse:
+            wanted.setdefault(_username(version), None)
+        if self._is_self and (list(wanted) != [self.settings.user] or None in wanted.values()):
+            return Refused(No.UNSUPPORTED, "with `admin: self` an account can only give itself another password")
+        return [
+            roles.Change(
+                name,
+                verifier,
+                login=None if self.settings.users is None else verifier is not None,
+                takes=tuple(_credential(v) for v in refuse if _username(v) == name),
+            )
+            for name, verifier in sorted(wanted.items())
+            if not self._left_alone(name)
+        ]
+
+    # ----------------------------------------------------------------------------------------------------- sessions
+
+    def usage(self, version: SecretVersion, since: datetime, ctx: Context) -> Usage | Unknown:
+        """Every session of the account counts, whenever it began: its start cannot be read without pg_monitor.
+
+        With `single` old and new sessions have one name, so nothing can be said.
+        """
+        if self.settings.users is None:
+            return Usage(in_use=None)
+        try:
+            with self._session(ctx) as session:
+                holders = advice.holders(session, _username(version))
+        except BackendError as error:
+            return _unknown(error)
+        return Usage(in_use=bool(holders), holders=holders)
+
+    def disconnect(self, version: SecretVersion, ctx: Context) -> Result:
+        """End the account's sessions. None left is Done."""
+        try:
+            with self._session(ctx) as session:
+                advice.terminate(session, _username(version))
+        except BackendError as error:
+            if isinstance(error, pg.StatementFailed) and error.sqlstate == "42501":
+                return Refused(No.PRIVILEGE, "the admin may not end sessions: GRANT pg_signal_backend to it")
+            return _unknown(error)
+        return Done()
+
+    # ------------------------------------------------------------------------------------------------------ logging in
+
+    @property
+    def _is_self(self) -> bool:
+        return self.settings.admin == "self"
+
+    def _is_first_owner(self, name: str) -> bool:
+        return self.settings.users is not None and name not in self.settings.users
+
+    def _left_alone(self, name: str) -> bool:
+        return self._is_first_owner(name) and self.settings.retire_first_owner != "nologin"
+
+    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
+        """The one that CURRENT does not use."""
+        if self.settings.users is None:
+            return self.settings.user or ""
+        if adopting:
+            raise ConfigurationInvalid(
+                "with alternating users a value needs its username",
+                next='give {"username": "…", "password": "…"}',
+            )
+        first, second = self.settings.users
+        return second if ctx.current is not None and _username(ctx.current) == first else first
+
+    def _until_s(self, ctx: Context) -> float:
+        return min(ctx.deadline.at_monotonic_s, time.monotonic() + self.settings.timeout)
+
+    def _login(self, version: SecretVersion, ctx: Context) -> pg.Session:
+        return pg.connect(
+            self.settings.address,
+            username=_username(version),
+            password=_password(version.fields),
+            database=self.settings.database,
+            until_s=self._until_s(ctx),
+        )
+
+    def _session(self, ctx: Context) -> pg.Session:
+        """As the admin; with `admin: self` as PENDING, then CURRENT. Raises NotAuthorised where that is rejected."""
+        admin = self.settings.admin
+        if not isinstance(admin, Admin):
+            return self._own_session(ctx)
+        fields = ctx.credentials.resolve(admin.password)
+        try:
+            return pg.connect(
+                self.settings.address,
+                username=admin.username,
+                password=_password(fields),
+                database=admin.database,
+                until_s=self._until_s(ctx),
+                require=pg.SCRAM_OR_NOTHING,
+            )
+        except pg.LoginFailed as error:
+            if error.denial is pg.Denial.REJECTED:
+                raise NotAuthorised(error.what, why=error.why or "it is the policy's `admin`") from None
+            raise
+
+    def _own_session(self, ctx: Context) -> pg.Session:
+        for version in (ctx.pending, ctx.current):
+            if version is None:
+                continue
+            try:
+                return self._login(version, ctx)
+            except pg.LoginFailed as error:
+                if error.denial is not pg.Denial.REJECTED:
+                    raise
+        raise NotAuthorised(
+            f"{self.settings.user} cannot log in to change its own password",
+            why="neither the pending nor the current version is accepted",
+            next="vaultkeeper adopt with the password that works",
+        )
+
+
+def _plan(settings: PostgresSettings) -> advice.Plan:
+    admin = settings.admin
+    return advice.Plan(
+        accounts=settings.accounts,
+        admin=admin.username if isinstance(admin, Admin) else None,
+        database=admin.database if isinstance(admin, Admin) else settings.database,
+        owner=settings.owner_role,
+        create=settings.create_users,
+        alternating=settings.users is not None,
+        close_sessions=settings.close_sessions,
+        exposed=not settings.address.tls and not settings.address.is_local,
+    )
+
+
+def _username(version: SecretVersion) -> str:
+    return version.fields["username"].text()
+
+
+def _password(fields: Fields) -> str:
+    return fields[main_field(set(fields) - {"username", "verifier"})].text()
+
+
+def _credential(version: SecretVersion) -> roles.Credential:
+    return roles.Credential(version.fields["verifier"].text(), _password(version.fields))
+
+
+def _stored_as(version: SecretVersion, state: roles.Roles) -> bool | None:
+    role = state.found.get(_username(version))
+    if role is None:
+        return False
+    return role.usable and role.holds(_credential(version)) if role.readable else None
+
+
+def _unknown(error: BackendError) -> Unknown:
+    """What passes by itself. Raises the others again: wrong settings are for a person."""
+    if isinstance(error, pg.LoginFailed) and error.denial is not pg.Denial.UNREACHABLE:
+        raise error
+    return Unknown(Login.UNREACHABLE, str(error))
