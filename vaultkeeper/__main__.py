@@ -1,0 +1,5 @@
+"""`python -m vaultkeeper` is the same command as `vaultkeeper`."""
+
+from vaultkeeper.cli import main
+
+main()

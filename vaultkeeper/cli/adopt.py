@@ -1,0 +1,118 @@
+"""`adopt`: take over what works today. Proven at the target, stored as CURRENT; nothing is changed anywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+import typer
+
+from vaultkeeper.cli.command import command
+from vaultkeeper.cli.rotate import Yes
+from vaultkeeper.cli.select import Name, named
+from vaultkeeper.cli.session import Session
+from vaultkeeper.errors import UsageError
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.secret import MAIN_FIELDS, Fields, SecretBytes, Strategy
+
+MAX_BYTES = 1 << 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add to the command line."""
+    command(app, "adopt", panel="Change")(adopt)
+
+
+def adopt(session: Session, name: Name, yes: Yes = False) -> None:
+    """Store the value that works today, read from stdin, as CURRENT. It is proven first and nothing is changed.
+
+    The bare value (one trailing newline is dropped), or a JSON object where a version has several fields:
+    an object with username and password, for example. On a terminal each field is asked for without echo.
+    """
+    parts = session.parts
+    named([name], parts.policies)
+    policy = parts.policies[name]
+    main = _main_field(session, policy)
+    if session.out.interactive:
+        given = _asked(session, name, _field_names(policy, main))
+        question = f"Prove this value of {name}, and store it as current? Nothing is changed at the target."
+        if not yes and not session.out.confirmed(question):
+            session.out.say("Nothing was stored.")
+            return
+    else:
+        given = read_fields(_stdin(), main)
+    from vaultkeeper.engine import adopt as engine
+
+    version = engine.adopt(name, given, parts)
+    if session.out.json:
+        session.out.document({"secret": name, "version": version.number, "fields": sorted(version.fields)})
+    else:
+        session.out.say(f"{name}: v{version.number} works and is now current. Nothing was changed at the target.")
+
+
+def read_fields(raw: bytes, main: str) -> Fields:
+    """A JSON object of strings is the fields; anything else is the bare value of the main field.
+
+    Raises UsageError, never quoting the input.
+    """
+    raw = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
+    if not raw:
+        raise UsageError("stdin holds no value", next="vaultkeeper adopt NAME < FILE")
+    if raw.lstrip().startswith(b"{"):
+        try:
+            document = json.loads(raw)
+        except ValueError:
+            document = None
+        if isinstance(document, dict):
+            return _from_document(document)
+    return {main: SecretBytes(raw)}
+
+
+def _from_document(document: Mapping[str, object]) -> Fields:
+    fields = {}
+    for key, value in document.items():
+        if not isinstance(value, str) or not value:
+            raise UsageError(
+                f"the field {key!r} on stdin is no text, or empty", next='{"username": "…", "password": "…"}'
+            )
+        fields[key] = SecretBytes(value.encode())
+    if not fields:
+        raise UsageError("the JSON object on stdin has no fields", next='{"username": "…", "password": "…"}')
+    return fields
+
+
+def _stdin() -> bytes:
+    raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise UsageError("stdin holds more than 1 MiB: that is no secret value")
+    return raw
+
+
+def _main_field(session: Session, policy: RotationPolicy) -> str:
+    if policy.generator:
+        return policy.generator.field or session.parts.backends.generator(policy.generator.kind).field
+    for name in MAIN_FIELDS:
+        if name in policy.fields:
+            return name
+    return policy.fields[0] if policy.fields else "value"
+
+
+def _field_names(policy: RotationPolicy, main: str) -> Sequence[str]:
+    if policy.fields:
+        return policy.fields
+    alternating = policy.target is not None and policy.target.strategy is Strategy.ALTERNATING_USERS
+    return ("username", main) if alternating else (main,)
+
+
+def _asked(session: Session, name: str, fields: Sequence[str]) -> Fields:
+    import getpass
+
+    given = {}
+    for field in fields:
+        text = getpass.getpass(f"{name} {field}: ", stream=sys.stderr)
+        if not text:
+            raise UsageError(f"no value for {field} was given")
+        given[field] = SecretBytes(text.encode())
+    session.out.say()
+    return given

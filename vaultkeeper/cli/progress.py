@@ -1,0 +1,86 @@
+"""What the engine is doing, while it does it: a live list on a terminal, lines with `-v`, else silence."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vaultkeeper.cli.output import clean
+from vaultkeeper.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from vaultkeeper.engine.parts import Event
+
+PATIENCE_S = 1.0  # work that is over sooner shows no bar
+log = logging.getLogger("vaultkeeper.rotation")
+
+
+@contextmanager
+def shown(session: Session) -> Iterator[None]:
+    """Show the engine's events while the context lasts."""
+    if session.out.quiet or not sys.stderr.isatty() or session.options.verbose:
+        session.watch = _log
+        yield
+        return
+    live = _Live(session)
+    session.watch = live.event
+    try:
+        yield
+    finally:
+        live.stop()
+
+
+def _log(event: Event) -> None:
+    log.info("%s: %s %s", event.secret, event.step, clean(event.text))
+
+
+class _Live:
+    """One line per secret. The engine works in threads, so every touch is locked."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._started_s = time.monotonic()
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._latest: dict[str, str] = {}
+
+    def event(self, event: Event) -> None:
+        with self._lock:
+            self._latest[event.secret] = clean(f"{event.step} {event.text}")
+            if time.monotonic() - self._started_s >= PATIENCE_S:
+                self._draw()
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._progress:
+                self._progress.stop()
+
+    def _draw(self) -> None:
+        if self._progress is None:
+            self._progress = _progress(self._session)
+            self._progress.start()
+        for secret, text in self._latest.items():
+            if secret not in self._tasks:
+                self._tasks[secret] = self._progress.add_task(secret, total=None, step=text)
+            else:
+                self._progress.update(self._tasks[secret], step=text)
+
+
+def _progress(session: Session) -> Progress:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[step]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=session.out.console(sys.stderr), transient=True)

@@ -1,0 +1,133 @@
+"""What the references of policy files stand for: `{file: …}`, `{env: …}`, `{credential: …}`, `{secret: …}`.
+
+Two more are internal, made by destinations and never accepted in a policy file: `{identity: vaultkeeper}` (the age
+identity, for `sops --decrypt`) and `{recipients: vaultkeeper}` (whom this installation encrypts to).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised, NotFound
+from vaultkeeper.model.secret import MAIN_FIELDS, Fields, SecretBytes, VersionRecord
+from vaultkeeper.ports import Envelope, Store
+
+MAX_BYTES = 1 << 20
+OURS = "vaultkeeper"
+
+
+class References:
+    """`learn` is told every value that is resolved, so that logs and errors can be cleaned of it."""
+
+    def __init__(
+        self,
+        store: Store,
+        envelope: Envelope,
+        *,
+        identity: Callable[[], SecretBytes],
+        recipients: Callable[[], Sequence[str]],
+        learn: Callable[[Fields], None],
+    ) -> None:
+        self._store = store
+        self._envelope = envelope
+        self._identity = identity
+        self._recipients = recipients
+        self._learn = learn
+
+    def resolve(self, reference: Mapping[str, Any]) -> Fields:
+        """See `ports.Credentials`."""
+        if reference == {"recipients": OURS}:
+            return {"value": SecretBytes("\n".join(self._recipients()).encode())}
+        fields = self._fields(reference)
+        self._learn(fields)
+        return fields
+
+    def _fields(self, reference: Mapping[str, Any]) -> Fields:
+        kinds = [key for key in reference if key != "field"]
+        if len(kinds) != 1:
+            raise ConfigurationInvalid(f"{_named(reference)} is no reference", next=_EXPECTED)
+        kind, name = kinds[0], str(reference[kinds[0]])
+        if kind == "identity" and name == OURS:
+            return {"value": self._identity()}
+        if kind == "secret":
+            return _picked(self._stored(name), reference)
+        if "field" in reference:
+            raise ConfigurationInvalid(f"{_named(reference)}: `field` goes with `secret`", next=_EXPECTED)
+        if kind == "file":
+            return {"value": _from_file(Path(name), reference)}
+        if kind == "credential":
+            return {"value": _from_file(_credential(name), reference)}
+        if kind == "env":
+            return {"value": _from_environment(name)}
+        raise ConfigurationInvalid(f"{_named(reference)} is no reference", next=_EXPECTED)
+
+    def _stored(self, name: str) -> Fields:
+        """The newest version whose `test` passed and that was not reverted (rotation.md section 13)."""
+        usable = [record for record in self._store.versions(name) if record.verified and record.sealed is not None]
+        if not usable:
+            raise NotFound(
+                f"{{secret: {name}}} names a secret without a proven version",
+                next=f"vaultkeeper adopt {name}   or   vaultkeeper rotate {name}",
+            )
+        return self._opened(max(usable, key=lambda record: record.number))
+
+    def _opened(self, record: VersionRecord) -> Fields:
+        assert record.sealed is not None  # noqa: S101 - `_stored` chose only such records
+        return self._envelope.open(record.sealed, secret=record.secret, bound_to=f"{record.number}:{record.id}")
+
+
+_EXPECTED = "expected {file: PATH}, {env: NAME}, {credential: NAME} or {secret: NAME, field: F}"
+
+
+def _named(reference: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in reference.items()) + "}"
+
+
+def _picked(fields: Fields, reference: Mapping[str, Any]) -> Fields:
+    """One field as `value`, or all of them with the main one as `value` too."""
+    if "field" in reference:
+        wanted = str(reference["field"])
+        if wanted not in fields:
+            raise NotFound(f"{_named(reference)}: there is no such field", why=f"fields: {', '.join(sorted(fields))}")
+        return {"value": fields[wanted]}
+    main = next((name for name in MAIN_FIELDS if name in fields), None)
+    main = main or (next(iter(fields)) if len(fields) == 1 else None)
+    return {**fields, "value": fields[main]} if main else dict(fields)
+
+
+def _from_file(path: Path, reference: Mapping[str, Any]) -> SecretBytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise NotFound(f"{_named(reference)}: there is no file {path}") from None
+    except PermissionError:
+        raise NotAuthorised(f"{_named(reference)}: {path} cannot be read by this user") from None
+    except OSError as error:
+        raise ConfigurationInvalid(f"{_named(reference)}: {path}", why=error.strerror or type(error).__name__) from None
+    raw = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
+    if not raw or len(raw) > MAX_BYTES:
+        raise ConfigurationInvalid(f"{_named(reference)}: {path} is empty, or larger than 1 MiB")
+    return SecretBytes(raw)
+
+
+def _from_environment(name: str) -> SecretBytes:
+    value = os.environb.get(name.encode())
+    if not value:
+        raise NotFound(f"{{env: {name}}}: the variable {name} is not set, or empty")
+    return SecretBytes(value)
+
+
+def _credential(name: str) -> Path:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise NotFound(
+            f"{{credential: {name}}}: there is no $CREDENTIALS_DIRECTORY",
+            next=f"run as a systemd unit with LoadCredential={name}:…, or use {{file: …}}",
+        )
+    if "/" in name or name in {".", ".."}:
+        raise ConfigurationInvalid(f"{{credential: {name}}} is no credential's name")
+    return Path(folder) / name
