@@ -111,7 +111,7 @@ def rotate(
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
     if purpose is Purpose.EMERGENCY:
-        resume([n for n in wanted if _open_rotation(n, parts)], parts, wait=wait, hasten=True)
+        resume([n for n in wanted if newest_open(n, parts)], parts, wait=wait, hasten=True)
     openers: dict[str, Callable[[], Work]] = {
         name: partial(open_work, name, parts, purpose, options) for name in wanted
     }
@@ -219,7 +219,8 @@ def _run_cluster(
     return reports + [Report(w.rotation.secret, w.rotation, seconds=seconds, error=told(w.rotation)) for w in works]
 
 
-def _open_rotation(name: str, parts: Parts) -> Rotation | None:
+def newest_open(name: str, parts: Parts) -> Rotation | None:
+    """The one open rotation of a secret, if there is one (invariant 4)."""
     newest = parts.store.rotations(name, limit=1)
     return newest[0] if newest and newest[0].open else None
 
@@ -237,7 +238,7 @@ def _reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool)
     pause = parts.store.pauses().get(name)
     if pause is not None and not emergency:
         return Report(name, skipped=f"paused: {pause.reason}", skip_code=code)
-    rotation = _open_rotation(name, parts)
+    rotation = newest_open(name, parts)
     if rotation is not None and not (emergency and rotation.finished):
         return Report(name, skipped=f"rotation {rotation.id[:8]} is open: {described(rotation)}", skip_code=code)
     too_soon = parts.clock.now() - _last_rotated(name, parts) < policy.min_interval

@@ -1,0 +1,132 @@
+"""The first version: take what works today, prove it, store it as CURRENT, change nothing (rotation.md section 8)."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from vaultkeeper.engine.book import Book, bound_to
+from vaultkeeper.engine.groups import asked
+from vaultkeeper.engine.observe import open_target
+from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.rotate import newest_open
+from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
+from vaultkeeper.model.outcome import Login, Refused, Unknown
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.rotation import Rotation, State
+from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
+from vaultkeeper.ports import Change, Context, Deadline, Target
+
+BARE = ""  # the key of a value given without a field name
+
+
+def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
+    """Store what a person says works. `given`: fields by name, or a bare value under the key "".
+
+    Proven at the target first: RotationFailed where it is not accepted, BackendError where that cannot be asked;
+    nothing is stored then. An open rotation is an error (AlreadyOpen), unless it is ambiguous: adopting ends it.
+    """
+    policy = parts.policies.get(name)
+    if policy is None:
+        raise NotFound(f"no policy is called {name}", next="vaultkeeper status   lists them")
+    with parts.store.hold(f"secret:{name}"):
+        ambiguous = _ambiguous(name, parts)
+        version = _version(policy, _named(policy, given, parts), parts)
+        _prove(policy, version, parts)
+        _keep(version, ambiguous, parts)
+    return version
+
+
+def _ambiguous(name: str, parts: Parts) -> Rotation | None:
+    rotation = newest_open(name, parts)
+    if rotation is not None and rotation.state is not State.AMBIGUOUS:
+        raise AlreadyOpen(f"a rotation of {name} is open", next=f"vaultkeeper resume {name}")
+    return rotation
+
+
+def _named(policy: RotationPolicy, given: Fields, parts: Parts) -> Fields:
+    if BARE not in given:
+        return given
+    if policy.generator is not None:
+        name = policy.generator.field or parts.backends.generator(policy.generator.kind).field
+    else:
+        name = policy.fields[0] if policy.fields else "value"
+    return {name: given[BARE]}
+
+
+def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersion:
+    parts.redactor.learn(given)
+    spec = policy.target
+    binding = Binding(policy.strategy, None, {}, 0)
+    if spec is not None:
+        binding = Binding(spec.strategy, spec.kind, spec.settings, parts.backends.target_class(spec.kind).codec)
+    number = parts.store.next_number(policy.name)
+    version = SecretVersion(policy.name, number, secrets.token_hex(16), given, binding, parts.clock.now())
+    target = open_target(parts, binding)
+    if target is None:
+        return version
+    ctx = _context(version, parts)
+    completed = asked(parts, f"{target.kind}.complete", lambda: target.complete(given, ctx, adopting=True))
+    if isinstance(completed, Refused | Unknown):
+        raise BackendError(f"{policy.name}: the value cannot be adopted", why=completed.detail)
+    parts.redactor.learn(completed)
+    return replace(version, fields=completed)
+
+
+def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None:
+    target = open_target(parts, version.binding)
+    if target is None or policy.target is None or policy.target.unverified or not target.capabilities.probes:
+        return
+    answer = _login(target, version, parts)
+    if answer is not Login.ACCEPTED:
+        raise RotationFailed(
+            f"{policy.name}: this value was not accepted",
+            why=f"the login was {answer.value}",
+            works="whatever worked before; nothing was stored or changed",
+            next=f"vaultkeeper adopt {policy.name}   with the value that works today",
+        )
+
+
+def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
+    ctx = _context(version, parts)
+    budget = target.capabilities.login_budget
+    account, address = target.login_key(version)
+    if budget is not None and parts.store.spend_login(account, address, budget, parts.clock.now()) is not None:
+        return Login.THROTTLED
+    answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, ctx))
+    if isinstance(answer, Refused | Unknown):
+        raise BackendError(f"{version.secret}: the target could not be asked", why=answer.detail)
+    if budget is not None and answer is Login.ACCEPTED:
+        parts.store.refund_login(account, address)
+    return answer
+
+
+def _keep(version: SecretVersion, ambiguous: Rotation | None, parts: Parts) -> None:
+    sealed = parts.envelope.seal(version.fields, secret=version.secret, bound_to=bound_to(version.number, version.id))
+    record = VersionRecord(
+        version.secret,
+        version.number,
+        version.id,
+        version.binding,
+        version.created_at,
+        sealed,
+        acceptance=Acceptance.ACCEPTED,
+        verified=True,
+    )
+    labels = {StagingLabel.CURRENT: version.number, StagingLabel.PENDING: None}
+    before = parts.store.labels(version.secret).get(StagingLabel.CURRENT)
+    if before is not None:
+        labels[StagingLabel.PREVIOUS] = before
+    parts.store.audit({"event": "adopt", "secret": version.secret, "to": version.number})
+    if ambiguous is None:
+        parts.store.amend(version.secret, Change(new_version=record, labels=labels))
+        return
+    taken = parts.store.take(ambiguous.id)
+    closed = replace(taken, state=State.ROLLED_BACK, ended_at=parts.clock.now())
+    parts.store.commit(Change(closed, new_version=record, labels=labels))
+
+
+def _context(version: SecretVersion, parts: Parts) -> Context:
+    deadline = Deadline(parts.clock.monotonic_s() + parts.hook_deadline.total_seconds())
+    current = Book(version.secret, parts.store, parts.envelope, parts.redactor).labelled(StagingLabel.CURRENT)
+    return Context(parts.store.installation, version.secret, 0, deadline, parts.credentials, current or version, None)

@@ -1,0 +1,71 @@
+"""Back to the value before, as far as the systems allow it (rotation.md section 11).
+
+Before FINISH the open rotation turns round. Afterwards PREVIOUS's fields become a new version in a rotation of their
+own, which supersedes one still in grace in the same transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+
+from vaultkeeper.engine import moves
+from vaultkeeper.engine.opening import open_work, take_up
+from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
+from vaultkeeper.engine.rotate import Report, newest_open, run
+from vaultkeeper.engine.work import Work
+from vaultkeeper.errors import NotFound, UsageError
+from vaultkeeper.model.rotation import Options, Purpose, Rotation
+from vaultkeeper.model.secret import Acceptance, StagingLabel, VersionRecord
+
+
+def rollback(name: str, parts: Parts, *, wait: timedelta | None = None, reason: str = "") -> Report:
+    """Drive the secret back and report. Raises NotFound, UsageError where there is no way back."""
+    if name not in parts.policies and name not in parts.store.secrets():
+        raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
+    rotation = newest_open(name, parts)
+    if rotation is not None and not rotation.finished:
+        opener = partial(_turn_round, rotation, parts)
+    else:
+        _refuse_the_impossible(name, parts)
+        opener = partial(_open_back, name, parts, rotation, Options(reason=reason))
+    return run({name: opener}, parts, by_name=True, wait=wait)[0]
+
+
+def _turn_round(rotation: Rotation, parts: Parts) -> Work:
+    work = take_up(rotation, parts, forward=False)
+    work.apply(moves.sent_back(work.rotation, parts.clock.now()))
+    return work
+
+
+def _open_back(name: str, parts: Parts, in_grace: Rotation | None, options: Options) -> Work:
+    superseded = None
+    if in_grace is not None:
+        taken = parts.store.take(in_grace.id)
+        superseded = moves.superseded(taken, parts.clock.now()).rotation
+    return open_work(name, parts, Purpose.ROLLBACK, options, superseded)
+
+
+def _refuse_the_impossible(name: str, parts: Parts) -> None:
+    previous = _previous(name, parts)
+    if previous is None or previous.sealed is None:
+        raise UsageError(f"{name} has no previous version to go back to", next=f"vaultkeeper rotate {name}")
+    if previous.compromised:
+        raise UsageError(
+            f"{name}: v{previous.number} is marked compromised",
+            why="a leaked value never becomes the current one again",
+            next=f"vaultkeeper rotate {name}",
+        )
+    retired = previous.acceptance is Acceptance.REFUSED
+    if retired and previous.binding.strategy not in ROLLS_BACK_AFTER_RETIRE:
+        raise UsageError(
+            f"{name}: v{previous.number} was deleted at its system",
+            why="a value that the system itself made cannot be set again",
+            next=f"vaultkeeper rotate {name}",
+        )
+
+
+def _previous(name: str, parts: Parts) -> VersionRecord | None:
+    number = parts.store.labels(name).get(StagingLabel.PREVIOUS)
+    return next((record for record in parts.store.versions(name) if record.number == number), None)
