@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from vaultkeeper.access.files import Owner
+from vaultkeeper.access.files import Owner, Snapshot
 from vaultkeeper.errors import ConfigurationInvalid
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -98,6 +98,11 @@ class Written(Shape):
         except KeyError:
             raise ConfigurationInvalid(f"owner {self.owner!r}: this machine knows no such user or group") from None
         return Owner(uid, gid)
+
+    def dressed(self, was: Snapshot) -> bool:
+        """Whether an existing file has the mode and owner that the policy asks for."""
+        owner, mode = self.owner_ids() or Owner(), self.mode_bits()
+        return mode in (None, was.mode) and owner.uid in (-1, was.owner.uid) and owner.gid in (-1, was.owner.gid)
 
 
 class Command(Shape):

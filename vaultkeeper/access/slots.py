@@ -11,7 +11,6 @@ from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, main_fi
 from vaultkeeper.model.template import Template
 from vaultkeeper.ports import Item
 
-
 Same = Callable[[bytes], bool]
 """Whether a slot holds exactly this content."""
 

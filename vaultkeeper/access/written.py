@@ -43,11 +43,6 @@ class FileSettings(Consumed):
 
     path: PolicyPath = Field(description="of the file")
 
-    def dressed(self, was: files.Snapshot) -> bool:
-        """Whether an existing file has the mode and owner that the policy asks for."""
-        owner, mode = self.owner_ids() or files.Owner(), self.mode_bits()
-        return mode in (None, was.mode) and owner.uid in (-1, was.owner.uid) and owner.gid in (-1, was.owner.gid)
-
 
 class Document(Protocol):
     """The content of a file. `stored` is a slot as the file spells it, `content` what readers shall see."""

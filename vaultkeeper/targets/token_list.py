@@ -1,0 +1,275 @@
+"""A list of accepted bearer tokens that the checking program reads from a file: one token per line.
+
+Written for the OpenTelemetry Collector's `bearertokenauth` with `filename` (tried: contrib 0.149 and 0.162), and for
+anything else that accepts every line of a file. The first word of a line is a token, the rest a comment; older
+collectors take the whole line, so ours hold nothing else.
+https://github.com/open-telemetry/opentelemetry-collector-contrib/tree/main/extension/bearertokenauthextension
+
+What forces the details: since 0.155 the collector watches the file's inode and goes deaf for good, still healthy and
+still accepting the old token, when the file is unlinked, moved away, exchanged or made unreadable for it; so there is
+only a rename over it, with mode and owner set before. A blank or trailing line is an accepted empty token in older
+ones, a comment line makes `#` a token, and collectors as *clients* send line 1: the new token comes first.
+
+Privileges: write permission in the file's directory; CAP_CHOWN where the file belongs to another user. Mount the
+directory, not the file, into a container.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field
+
+from vaultkeeper.access import files, process
+from vaultkeeper.access.answer import Answered
+from vaultkeeper.access.settings import Codes, Command, PolicyPath, Shape, Url, Written, host_of
+from vaultkeeper.errors import BackendError, ConfigurationInvalid
+from vaultkeeper.model.outcome import (
+    Basis,
+    Done,
+    Finding,
+    Login,
+    No,
+    Observation,
+    Refused,
+    Result,
+    Unknown,
+)
+from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
+from vaultkeeper.ports import Capabilities, Context, Deadline
+
+RELOAD_TIME_S = 1.0
+"""How long a checker may take to see a new file (a collector: 4 ms at most). Until then its answer may lag."""
+
+MAX_LINE_BYTES = 1024
+"""A collector drops a line of 64 KiB and every later one without a word; no header that long gets anywhere."""
+
+_FORBIDDEN = frozenset(" \t\n\r\v\f\0#,")
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
+
+
+class HttpProbe(Shape):
+    """A request that tells a good token from a bad one and changes nothing."""
+
+    http: Url
+    method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
+    header: str = Field(default="Authorization", pattern=r"^[A-Za-z0-9-]+$")
+    scheme: str = Field(default="Bearer", pattern=r"^[!-~]*$", description="before the token; empty: the bare token")
+    accepted: Codes = (200, 405)
+    rejected: Codes = (401, 403)
+    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+        default=None, description="off: plain http beyond this machine is meant"
+    )
+    ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
+
+
+class TokenListSettings(Written):
+    """What a policy may say beside `kind: token_list`, `strategy` and `via`. Without `probe`: `verify: none`."""
+
+    path: PolicyPath | None = Field(default=None, description="of the list; absent with `via`")
+    probe: HttpProbe | Command | None = Field(default=None, description="how to see what the checker accepts")
+
+
+class TokenListTarget:
+    """Accepts any number of tokens, of several secrets and of others; keeps the lines that are not ours."""
+
+    kind: ClassVar[str] = "token_list"
+    codec: ClassVar[int] = 1
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        strategies=frozenset({Strategy.OVERLAP}),
+        observes=frozenset({Basis.LISTING}),
+        max_accepted=None,
+        forbidden=_FORBIDDEN,
+        max_bytes=MAX_LINE_BYTES,
+    )
+    Settings: ClassVar[type[TokenListSettings]] = TokenListSettings
+
+    def __init__(self, settings: TokenListSettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def open(cls, settings: Mapping[str, object], codec: int) -> Self:
+        """Raises ConfigurationInvalid for a codec of a newer release."""
+        if codec > cls.codec:
+            raise ConfigurationInvalid(f"settings of token_list have codec {codec}, this release knows {cls.codec}")
+        return cls(TokenListSettings.model_validate(settings))
+
+    def check(self, ctx: Context) -> Sequence[Finding]:
+        findings = [*self._check_file(), *self._check_probe(ctx)]
+        return findings or [Finding("ok", "the list can be written and the checker tells tokens apart")]
+
+    def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
+        return given
+
+    def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation | Unknown:
+        """The file is the list. With `via` it is not ours to read, and the engine asks `test`."""
+        if self.settings.path is None:
+            return Observation({}, Basis.LOGIN if self.settings.probe else Basis.NONE)
+        try:
+            accepted = {_token(line) for line in _lines(files.read(self.settings.path).content)}
+        except Answered as error:
+            return error.unknown
+        known = {version.number: _value(version) for version in candidates}
+        return Observation(
+            {number: Login.ACCEPTED if token in accepted else Login.REJECTED for number, token in known.items()},
+            Basis.LISTING,
+            foreign=len(accepted - set(known.values())),
+            durable=True,
+            account_usable=False,  # a new token takes nothing over: the other lines stay
+        )
+
+    def login_key(self, version: SecretVersion) -> tuple[str, str]:
+        probe = self.settings.probe
+        address = host_of(probe.http) if isinstance(probe, HttpProbe) else "local"
+        return f"token_list:{self.settings.path or address}", address
+
+    def decoy(self, version: SecretVersion) -> SecretVersion | None:
+        return None
+
+    def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
+        """One rename, or nothing where the file is right already. Never writes an empty list."""
+        path = self.settings.path
+        if path is None:
+            return Refused(No.UNSUPPORTED, "the list travels with `via`; there is no `path` to write")
+        for version in accept:
+            if not _fits(_value(version)):
+                return Refused(No.VALUE, "a token holds no blanks, `#` or `,`, and is at most 1 KiB long")
+        try:
+            with files.alone(path):
+                was = files.read(path)
+                content = _merge(was.content, accept, refuse)
+                if not content:
+                    return Refused(No.UNSUPPORTED, f"{path} would become empty, and a checker's answer to that varies")
+                mode, owner = self.settings.mode_bits(), self.settings.owner_ids()
+                if content == was.content and self.settings.dressed(was):
+                    files.sweep(path)
+                else:
+                    files.replace(path, content, was, mode=mode, owner=owner)
+        except Answered as error:
+            return error.result
+        return Done()
+
+    def test(self, version: SecretVersion, ctx: Context) -> Login:
+        """What the checker itself says. Right after a change it may not have looked yet: that is no answer."""
+        said = self._ask(_value(version), ctx.deadline)
+        if said in (Login.ACCEPTED, Login.REJECTED) and self._may_lag(_value(version), said):
+            return Login.UNREACHABLE
+        return said
+
+    def render(
+        self, accept: Sequence[SecretVersion], existing: SecretBytes | None, refuse: Sequence[SecretVersion] = ()
+    ) -> SecretBytes:
+        """The list for a `via` destination. Lines of `existing` that are neither accepted nor refused stay."""
+        return SecretBytes(_merge(existing.reveal() if existing else None, accept, refuse))
+
+    # ---------------------------------------------------------------------------------------------------- small parts
+
+    def _ask(self, token: bytes, deadline: Deadline) -> Login:
+        """Exit codes of a command, which reads the token on stdin: 0 accepted, 1 rejected, 75 throttled."""
+        probe = self.settings.probe
+        try:
+            if isinstance(probe, HttpProbe):
+                return _request(probe, token, deadline)
+            if probe is not None:
+                code = process.run(probe.command, deadline, stdin=token, secrets=[token]).code
+                return {0: Login.ACCEPTED, 1: Login.REJECTED, 75: Login.THROTTLED}.get(code, Login.UNREACHABLE)
+        except BackendError:
+            return Login.UNREACHABLE
+        return Login.UNREACHABLE
+
+    def _may_lag(self, token: bytes, said: Login) -> bool:
+        """Whether file and checker disagree, and the file is younger than RELOAD_TIME_S."""
+        if self.settings.path is None:
+            return False
+        try:
+            was = files.read(self.settings.path)
+        except Answered:
+            return False
+        listed = token in {_token(line) for line in _lines(was.content)}
+        young = 0 <= time.time() - was.changed_at < RELOAD_TIME_S
+        return young and listed != (said is Login.ACCEPTED)
+
+    def _check_file(self) -> list[Finding]:
+        path = self.settings.path
+        if path is None:
+            return []
+        try:
+            self.settings.owner_ids()
+            files.check_writable(path)
+            was = files.read(path)
+        except Answered as error:
+            return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what)]
+        except ConfigurationInvalid as error:
+            return [Finding("refuse", error.what)]
+        if was.content is None:
+            return [Finding("warn", f"{path} does not exist yet", "start the checker after the first rotation")]
+        lines = _lines(was.content)
+        findings = []
+        if any(_token(line).startswith(b"#") for line in lines):
+            findings.append(
+                Finding("warn", f"{path} has a comment line: a collector accepts `#` as a token", "remove that line")
+            )
+        if any(len(line) > MAX_LINE_BYTES for line in lines):
+            findings.append(Finding("warn", f"{path} has a line over {MAX_LINE_BYTES} bytes: no usable token"))
+        if was.mode & 0o004 and self.settings.mode is None:
+            findings.append(Finding("warn", f"{path} can be read by every user of this machine"))
+        return findings
+
+    def _check_probe(self, ctx: Context) -> list[Finding]:
+        """A random token must be refused, or the checker checks nothing."""
+        if self.settings.probe is None:
+            return [Finding("unchecked", "without a `probe` nothing shows what the checker accepts", "give `probe`")]
+        said = self._ask(b"vk-" + os.urandom(24).hex().encode(), ctx.deadline)
+        if said is Login.ACCEPTED:
+            return [Finding("refuse", "the checker accepts any token", "give its receiver an `auth:` section")]
+        if said is not Login.REJECTED:
+            return [Finding("warn", f"the probe's answer to a wrong token tells nothing ({said.value})")]
+        return []
+
+
+def _request(probe: HttpProbe, token: bytes, deadline: Deadline) -> Login:
+    from vaultkeeper.access import http
+
+    try:
+        value = f"{probe.scheme} {token.decode('ascii')}".lstrip()
+    except UnicodeDecodeError:
+        return Login.REJECTED  # no header can carry it
+    plain_ok = probe.tls == "off"
+    headers = {probe.header: value}
+    status = http.call(probe.method, probe.http, deadline, headers=headers, plain_ok=plain_ok, ca_file=probe.ca).status
+    if status in probe.accepted:
+        return Login.ACCEPTED
+    if status in probe.rejected:
+        return Login.REJECTED
+    return Login.THROTTLED if status == 429 else Login.UNREACHABLE
+
+
+def _value(version: SecretVersion) -> bytes:
+    return version.fields[main_field(set(version.fields))].reveal()
+
+
+def _fits(token: bytes) -> bool:
+    return 0 < len(token) <= MAX_LINE_BYTES and not set(token.decode("latin-1")) & _FORBIDDEN
+
+
+def _lines(content: bytes | None) -> list[bytes]:
+    """Lines as the collector sees them: trimmed, blank ones left out."""
+    return [line.strip() for line in (content or b"").split(b"\n") if line.strip()]
+
+
+def _token(line: bytes) -> bytes:
+    return line.split(None, 1)[0]
+
+
+def _merge(content: bytes | None, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> bytes:
+    """`accept` in its order, then every other line as it was, minus `refuse`. No newline at the end."""
+    wanted = list(dict.fromkeys(_value(version) for version in accept))
+    gone = {_value(version) for version in refuse}
+    others = [line for line in _lines(content) if _token(line) not in gone and _token(line) not in wanted]
+    return b"\n".join([*wanted, *others])
