@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 
 from vaultkeeper.model.outcome import (
+    Confirmation,
     Confirmed,
     Done,
     Finding,
@@ -20,6 +21,7 @@ from vaultkeeper.model.outcome import (
     Holds,
     Login,
     No,
+    NotYet,
     Prepared,
     Proof,
     Receipt,
@@ -229,7 +231,10 @@ class SimulatedDestination:
             return None
         return {"content": item.receipt.sealed.reveal(), "version": item.receipt.public["version"]}
 
-    def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Any:
+    def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
+        for item in items:
+            if self.state(item)["running"].get(self.service(group), {}).get(item.slot) != self.wanted(item):
+                return NotYet("it runs on something else", timedelta(seconds=5), (self.service(group),))
         return Confirmed(self.proof)
 
     def confirm_deadline(self, group: GroupKey, items: Sequence[Item]) -> timedelta:

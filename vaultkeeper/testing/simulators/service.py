@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vaultkeeper.model.outcome import Confirmation, Confirmed, Failed
+from vaultkeeper.model.outcome import Confirmation, Failed
 from vaultkeeper.model.secret import GroupKey
 from vaultkeeper.ports import DeliveryContext, Item
 from vaultkeeper.testing.simulators.base import SimulatedDestination
@@ -23,4 +23,4 @@ class ServiceDestination(SimulatedDestination):
             runs_on = state["running"].get(service, {}).get(item.slot, {}).get("content")
             if service in state.get("broken", {}) and state["broken"][service].get(item.slot) != runs_on:
                 return Failed(service, "exits after start")
-        return Confirmed(self.proof)
+        return super().confirm(group, items, ctx)
