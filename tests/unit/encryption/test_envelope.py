@@ -74,6 +74,14 @@ def test_invariant_10_a_copied_installation_key_under_another_id_is_refused(hous
         house.envelope().open(sealed, secret="shop/db", bound_to="1:a")
 
 
+def test_invariant_10_the_installation_is_compared_and_not_only_its_key(house: House) -> None:
+    envelope = house.envelope()
+    envelope._installation = "another"
+    sealed = envelope.seal(FIELDS, secret="shop/db", bound_to="1:a")
+    with pytest.raises(EnvelopeInvalid, match="sealed for another installation"):
+        house.envelope().open(sealed, secret="shop/db", bound_to="1:a")
+
+
 def forms(house: House) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return house.installation.public.service, house.installation.public.recovery
 
