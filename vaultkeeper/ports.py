@@ -46,7 +46,7 @@ from vaultkeeper.model.secret import (
     VersionRecord,
 )
 
-# ------------------------------------------------------------------------------------------------ what hooks are given
+# ------------------------------------------------------------------------------------------------- what hooks are given
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,10 @@ class Deadline:
 
 
 class Credentials(Protocol):
+    """Turns references into values at the moment they are used."""
+
     def resolve(self, reference: Mapping[str, Any]) -> Fields:
-        """{file: PATH}, {env: NAME}, {credential: NAME}, {secret: NAME}: the fields it stands for, a bare value as `value`.
+        """{file: PATH}, {env: NAME}, {credential: NAME}, {secret: NAME}: its fields; a bare value is called `value`.
 
         `{secret: NAME}` is the newest version whose `test` passed and that was not reverted.
         Raises NotAuthorised, NotFound or ConfigurationInvalid, naming the reference and never the value.
@@ -111,7 +113,7 @@ class DeliveryContext:
     credentials: Credentials
 
 
-# --------------------------------------------------------------------------------------------------------------- targets
+# -------------------------------------------------------------------------------------------------------------- targets
 
 
 class Target(Protocol):
@@ -145,7 +147,7 @@ class Target(Protocol):
         """A login that must fail without hurting the account. None: the engine uses a random value."""
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
-        """Accept all of `accept` (first is primary), refuse all of `refuse`, touch nothing else. The only writing hook.
+        """Accept all of `accept`, first is primary; refuse all of `refuse`; touch nothing else. The one writing hook.
 
         Idempotent: "already so" and "already absent" are Done. A value that `accept` also holds is never refused.
         """
@@ -178,15 +180,19 @@ class Rendered(Protocol):
 
 @runtime_checkable
 class ReportsUse(Protocol):
+    """Tells who still uses a version (rotation.md section 5)."""
+
     def usage(self, version: SecretVersion, since: datetime, ctx: Context) -> Usage | Unknown: ...
 
 
 @runtime_checkable
 class ClosesSessions(Protocol):
+    """Ends what is still logged in with a version."""
+
     def disconnect(self, version: SecretVersion, ctx: Context) -> Result: ...
 
 
-# ---------------------------------------------------------------------------------------------------------- destinations
+# --------------------------------------------------------------------------------------------------------- destinations
 
 
 @dataclass(frozen=True)
@@ -258,13 +264,17 @@ class Destination(Protocol):
 
 @runtime_checkable
 class ReadsBack(Protocol):
+    """A place whose content can be read again."""
+
     def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None: ...
 
 
-# ------------------------------------------------------------------------------------------- generators, keys, clock
+# ---------------------------------------------------------------------------------------------- generators, keys, clock
 
 
 class Generator(Protocol):
+    """Makes values. Opened without arguments."""
+
     kind: ClassVar[str]
     field: ClassVar[str]  #: the field it yields unless the policy renames it
     Settings: ClassVar[type[Any]]
@@ -302,6 +312,8 @@ class Envelope(Protocol):
 
 
 class Clock(Protocol):
+    """Time, so that a test can turn it."""
+
     def now(self) -> datetime:
         """UTC, aware."""
 
@@ -311,7 +323,7 @@ class Clock(Protocol):
         """In the foreground commands only; hooks never sleep."""
 
 
-# ------------------------------------------------------------------------------------------------------------------ store
+# ---------------------------------------------------------------------------------------------------------------- store
 
 
 @dataclass(frozen=True)
@@ -338,6 +350,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Pause:
+    """Nobody rotates this secret until then, or until it is lifted."""
+
     until: datetime | None
     reason: str
     since: datetime
@@ -384,7 +398,7 @@ class Store(Protocol):
 
     def forget(self, secret: str) -> None: ...
     def spend_login(self, account: str, address: str, budget: tuple[int, timedelta], now: datetime) -> timedelta | None:
-        """Charge one failed login before it is tried, to the account and to the address. None: go; else wait so long."""
+        """Charge one failed login before it is tried, to the account and the address. None: go; else wait so long."""
 
     def refund_login(self, account: str, address: str) -> None:
         """The login just charged succeeded."""

@@ -17,14 +17,23 @@ from vaultkeeper.ports import Change, VersionChange
 
 def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, superseded: Rotation | None = None) -> Work:
     """Journal a new rotation with its phases. The caller holds the secret."""
-    policy, store, now = parts.policies[name], parts.store, parts.clock.now()
-    book = Book(name, store, parts.envelope, parts.redactor)
-    labels = store.labels(name)
+    rotation = new_rotation(name, parts, purpose, options)
+    leaked = rotation.from_version if purpose is Purpose.EMERGENCY else None
+    facts = None if leaked is None else {leaked: VersionChange(compromised=True)}
+    opened = parts.store.open_rotation(rotation, Change(rotation=superseded, facts=facts))
+    parts.watch(Event(name, "open", purpose.value))
+    return Work(opened, parts, Book(name, parts.store, parts.envelope, parts.redactor))
+
+
+def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) -> Rotation:
+    """As it would be journalled now; nothing is written. Raises UsageError for a rehearsal that cannot be."""
+    policy, now = parts.policies[name], parts.clock.now()
+    labels = parts.store.labels(name)
     current, previous = labels.get(StagingLabel.CURRENT), labels.get(StagingLabel.PREVIOUS)
     shape = shape_of(policy, first=current is None, purpose=purpose)
     if purpose is Purpose.REHEARSE and (shape.strategy not in REHEARSABLE or shape.via or shape.first):
         raise UsageError(f"{name} cannot be rehearsed", why="only a second value beside the first one can be tried")
-    rotation = Rotation(
+    return Rotation(
         id=secrets.token_hex(16),
         secret=name,
         policy=policy,
@@ -37,11 +46,6 @@ def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, super
         previous_version=previous,
         value_refusals=_value_refusals(name, parts),
     )
-    leaked = current is not None and purpose is Purpose.EMERGENCY
-    facts = {current: VersionChange(compromised=True)} if leaked and current is not None else None
-    opened = store.open_rotation(rotation, Change(rotation=superseded, facts=facts))
-    parts.watch(Event(name, "open", purpose.value))
-    return Work(opened, parts, book)
 
 
 def take_up(rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True) -> Work:

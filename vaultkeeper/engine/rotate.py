@@ -107,7 +107,7 @@ def rotate(
     reports: list[Report] = []
     wanted: list[str] = []
     for name in names:
-        skipped = _reason_to_skip(name, parts, purpose, by_name=by_name)
+        skipped = reason_to_skip(name, parts, purpose, by_name=by_name)
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
     if purpose is Purpose.EMERGENCY:
@@ -225,7 +225,7 @@ def newest_open(name: str, parts: Parts) -> Rotation | None:
     return newest[0] if newest and newest[0].open else None
 
 
-def _reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) -> Report | None:
+def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) -> Report | None:
     """Paused, open, or too soon: named and skipped; exit 7 where it was asked for by name (rotation.md section 10)."""
     policy = parts.policies.get(name)
     if policy is None:

@@ -65,6 +65,8 @@ class No(Enum):
 
 @dataclass(frozen=True)
 class Done:
+    """It is so now, whether this call or an earlier one made it so."""
+
     handle: Handle | None = None
 
 
@@ -106,6 +108,8 @@ class Proof(Enum):
 
 @dataclass(frozen=True)
 class Confirmed:
+    """Every consumer of the group runs on it, healthily."""
+
     proof: Proof
 
 
@@ -155,6 +159,8 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Prepared:
+    """Everything is there that a delivery needs; how to put each slot back."""
+
     receipts: Mapping[Slot, Receipt]
 
 

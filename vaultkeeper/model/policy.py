@@ -31,6 +31,8 @@ class Place:
 
 @dataclass(frozen=True)
 class GeneratorSpec:
+    """How values are made. `settings`: the kind's own keys."""
+
     kind: str
     settings: Mapping[str, object] = field(default_factory=dict)
     field: str | None = None  #: renames the field that the kind yields
@@ -89,12 +91,16 @@ class Window:
 
 @dataclass(frozen=True)
 class KeepVersions:
+    """How many old versions keep their value, for old backups."""
+
     at_least: int = 5
     keep_for: timedelta | None = timedelta(days=400)  #: None: forever
 
 
 @dataclass(frozen=True)
 class RotationPolicy:
+    """One secret: what makes it, what checks it, who reads it, how often it changes."""
+
     name: str
     place: Place
     generator: GeneratorSpec | None = None  #: None: manual, minted or static

@@ -61,6 +61,8 @@ class Phase:
 
 
 class Purpose(Enum):
+    """Why a rotation was opened."""
+
     ROTATE = "rotate"
     REHEARSE = "rehearse"
     ROLLBACK = "rollback"  #: a new version with PREVIOUS's fields
@@ -68,6 +70,8 @@ class Purpose(Enum):
 
 
 class Direction(Enum):
+    """Forward to P, or back to C."""
+
     FORWARD = "forward"
     BACK = "back"
 

@@ -27,7 +27,7 @@ class SecretBytes:
         return self._raw
 
     def text(self) -> str:
-        """The value as UTF-8 text, for protocols that carry text. Raises ValueError, without the value, where it is none."""
+        """As UTF-8 text, for protocols that carry text. Raises ValueError, without the value, where it is none."""
         try:
             return self._raw.decode()
         except UnicodeDecodeError:

@@ -1,0 +1,174 @@
+"""What a rotation would do, and what stands in its way: for `plan`, `check` and the question before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.groups import (
+    Holder,
+    asked,
+    confirm_timeout,
+    delivery_context,
+    find_places,
+    specs,
+)
+from vaultkeeper.engine.observe import open_target
+from vaultkeeper.engine.opening import new_rotation
+from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.rotate import next_due, reason_to_skip
+from vaultkeeper.engine.work import Work
+from vaultkeeper.errors import VaultkeeperError
+from vaultkeeper.model import duration
+from vaultkeeper.model.outcome import Finding, Refused, Unknown
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.rotation import Audience, End, Options, Phase, Placed, Purpose, Step
+from vaultkeeper.model.secret import GroupKey
+from vaultkeeper.ports import Item
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One secret's plan. `blocked`: why nothing would be done now; `steps`: one line each, for people."""
+
+    secret: str
+    policy: RotationPolicy
+    from_version: int | None
+    to_version: int
+    phases: Sequence[Phase]
+    steps: Sequence[str]
+    findings: Sequence[Finding]
+    due_at: datetime | None
+    blocked: str
+
+
+def preview(
+    names: Sequence[str], parts: Parts, *, ask_servers: bool, purpose: Purpose = Purpose.ROTATE
+) -> list[Preview]:
+    """Nothing is changed, at no system and not in the store."""
+    return [_preview(parts.policies[name], parts, purpose, ask_servers=ask_servers) for name in names]
+
+
+def check(parts: Parts, *, offline: bool) -> list[tuple[str, Finding]]:
+    """Every enabled policy against its systems. An unreachable one is a warning."""
+    if offline:
+        return []
+    enabled = [name for name, policy in parts.policies.items() if policy.enabled]
+    return [(plan.secret, f) for plan in preview(enabled, parts, ask_servers=True) for f in plan.findings]
+
+
+def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_servers: bool) -> Preview:
+    rotation = new_rotation(policy.name, parts, purpose, Options())
+    work = Work(rotation, parts, Book(policy.name, parts.store, parts.envelope, parts.redactor))
+    places = find_places(policy, parts, delivery_context(parts))
+    placed = places if isinstance(places, tuple) else ()
+    findings: list[Finding] = []
+    if not isinstance(places, tuple):
+        findings.append(Finding("warn", f"a destination could not be asked for its places: {places.detail}"))
+    if ask_servers:
+        findings += _target_findings(work, parts)
+        findings += _destination_findings(work, placed, parts)
+    skipped = reason_to_skip(policy.name, parts, purpose, by_name=False)
+    newest = max((record.number for record in work.book.records().values()), default=0)
+    return Preview(
+        policy.name,
+        policy,
+        rotation.from_version,
+        newest + 1,
+        rotation.phases,
+        [line for phase in rotation.phases for line in _lines(phase, policy, placed)],
+        findings,
+        next_due(policy, parts, parts.clock.now()),
+        skipped.skipped if skipped else "",
+    )
+
+
+def _target_findings(work: Work, parts: Parts) -> list[Finding]:
+    try:
+        target = open_target(parts, work.binding())
+        if target is None:
+            return []
+        found = asked(parts, f"{target.kind}.check", lambda: target.check(work.context()))
+    except VaultkeeperError as error:
+        return [Finding("refuse", str(error), error.next)]
+    return _as_findings(found)
+
+
+def _destination_findings(work: Work, places: Sequence[Placed], parts: Parts) -> list[Finding]:
+    holder = Holder(work.rotation.secret, work.rotation.policy, tuple(places), None, work.book)
+    findings: list[Finding] = []
+    for group in dict.fromkeys(place.group for place in places):
+        items = holder.items(group, parts) or _empty_items(work, group, places)
+        destination = parts.backends.destination(items[0].spec.kind)
+        found = asked(
+            parts,
+            f"{destination.kind}.check",
+            lambda d=destination, g=group, i=items: d.check(g, i, delivery_context(parts)),  # type: ignore[misc]
+        )
+        findings += _as_findings(found)
+        timeout = confirm_timeout(destination, group, items)
+        findings.append(Finding("ok", f"{group}: confirmed within {duration.show(timeout)}, or it goes back"))
+    return findings
+
+
+def _empty_items(work: Work, group: GroupKey, places: Sequence[Placed]) -> list[Item]:
+    """Before the first version there is nothing to carry, but the place can be looked at."""
+    by_index = {index: spec for index, spec, _ in specs(work.rotation.policy)}
+    return [
+        Item(place.slot, by_index[place.destination], work.rotation.secret, None)
+        for place in places
+        if place.group == group
+    ]
+
+
+def _as_findings(found: Sequence[Finding] | Unknown | Refused) -> list[Finding]:
+    if isinstance(found, Unknown):
+        return [Finding("warn", f"not reachable now: {found.detail}")]
+    if isinstance(found, Refused):
+        return [Finding("refuse", found.detail)]
+    return list(found)
+
+
+def _lines(phase: Phase, policy: RotationPolicy, places: Sequence[Placed]) -> list[str]:
+    """A phase in words. Phases that reach nobody say nothing."""
+    there = [place.name for place in places if place.audience is phase.audience]
+    who = "the checker reads" if phase.audience is Audience.CHECKER else "consumers read"
+    target = policy.target.kind if policy.target else ""
+    return {
+        Step.OBSERVE: ["observe   what target and destinations hold now"],
+        Step.CREATE: [f"create    {_origin(policy)}, sealed and stored before anything else"],
+        Step.MINT: [f"mint      {target} makes the value"],
+        Step.PREPARE: [],
+        Step.BARRIER: ["barrier   everything is ready before the gap opens"],
+        Step.SET: [f"set       {target} accepts {_ends(phase.carry)}" + _refusing(phase)],
+        Step.TEST: [f"test      log in to {target} with the new value; a wrong one must fail"],
+        Step.DELIVER: [f"deliver   {_ends(phase.carry)} → {name}" for name in there],
+        Step.CONFIRM: [f"confirm   {who} it: {', '.join(there)}"] if there else [],
+        Step.FINISH: ["finish    the new version is CURRENT"],
+        Step.GRACE: [f"grace     the old value stays valid for {_span(policy.grace_period)}"],
+        Step.RELEASE: [],
+        Step.EVIDENCE: ["evidence  nobody uses the old value any more"],
+        Step.RETIRE: [f"retire    {target} refuses the old value"],
+        Step.PROVE: [f"prove     {_ends(phase.carry)} is refused"],
+    }[phase.step]
+
+
+def _origin(policy: RotationPolicy) -> str:
+    if policy.static is not None:
+        return "the constant"
+    return f"a new {policy.generator.kind}" if policy.generator else "the version's name, or a person's value"
+
+
+def _ends(ends: Sequence[End]) -> str:
+    names = {End.TO: "the new value", End.FROM: "the old value"}
+    return " and ".join(names[end] for end in ends) or "nothing"
+
+
+def _refusing(phase: Phase) -> str:
+    return f", refuses {_ends(phase.refuse)}" if phase.refuse else ""
+
+
+def _span(length: timedelta) -> str:
+    return duration.show(length) if length else "no time"
