@@ -20,9 +20,7 @@ from vaultkeeper.model.secret import Binding
 
 SCHEMA: Final = 1
 
-_CONFIG = ConfigDict(
-    strict=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"
-)
+_CONFIG = ConfigDict(strict=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
 
 @dataclass(frozen=True)
