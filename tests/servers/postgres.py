@@ -173,7 +173,7 @@ class PostgresServer:
         return True
 
     @contextmanager
-    def fault(self, name: str, *, statement: str = "COMMIT", times: int = 1) -> Iterator[object]:
+    def fault(self, name: str, *, statement: str = r"\bCOMMIT\b", times: int = 1) -> Iterator[object]:
         """Break it for a ``with`` block. All but ``crash`` strike accounts made with ``through_proxy=True``.
 
         ``lost-request`` and ``lost-reply`` yield a ``proxy.Loss``: assert its ``hits``.
