@@ -14,9 +14,10 @@ from vaultkeeper.cli.select import Name, named
 from vaultkeeper.cli.session import Session
 from vaultkeeper.errors import UsageError
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.secret import MAIN_FIELDS, Fields, SecretBytes, Strategy
+from vaultkeeper.model.secret import Fields, SecretBytes, Strategy
 
 MAX_BYTES = 1 << 20
+BARE = ""  # the engine names it by the policy
 
 
 def register(app: typer.Typer) -> None:
@@ -33,15 +34,14 @@ def adopt(session: Session, name: Name, yes: Yes = False) -> None:
     parts = session.parts
     named([name], parts.policies)
     policy = parts.policies[name]
-    main = _main_field(session, policy)
     if session.out.interactive:
-        given = _asked(session, name, _field_names(policy, main))
+        given = _asked(session, name, _field_names(session, policy))
         question = f"Prove this value of {name}, and store it as current? Nothing is changed at the target."
         if not yes and not session.out.confirmed(question):
             session.out.say("Nothing was stored.")
             return
     else:
-        given = read_fields(_stdin(), main)
+        given = read_fields(_stdin())
     from vaultkeeper.engine import adopt as engine
 
     version = engine.adopt(name, given, parts)
@@ -51,8 +51,8 @@ def adopt(session: Session, name: Name, yes: Yes = False) -> None:
         session.out.say(f"{name}: v{version.number} works and is now current. Nothing was changed at the target.")
 
 
-def read_fields(raw: bytes, main: str) -> Fields:
-    """A JSON object of strings is the fields; anything else is the bare value of the main field.
+def read_fields(raw: bytes) -> Fields:
+    """A JSON object of strings is the fields; anything else is the bare value, under `BARE`.
 
     Raises UsageError, never quoting the input.
     """
@@ -66,7 +66,7 @@ def read_fields(raw: bytes, main: str) -> Fields:
             document = None
         if isinstance(document, dict):
             return _from_document(document)
-    return {main: SecretBytes(raw)}
+    return {BARE: SecretBytes(raw)}
 
 
 def _from_document(document: Mapping[str, object]) -> Fields:
@@ -89,20 +89,12 @@ def _stdin() -> bytes:
     return raw
 
 
-def _main_field(session: Session, policy: RotationPolicy) -> str:
-    if policy.generator:
-        return policy.generator.field or session.parts.backends.generator(policy.generator.kind).field
-    for name in MAIN_FIELDS:
-        if name in policy.fields:
-            return name
-    return policy.fields[0] if policy.fields else "value"
-
-
-def _field_names(policy: RotationPolicy, main: str) -> Sequence[str]:
+def _field_names(session: Session, policy: RotationPolicy) -> Sequence[str]:
     if policy.fields:
         return policy.fields
-    alternating = policy.target is not None and policy.target.strategy is Strategy.ALTERNATING_USERS
-    return ("username", main) if alternating else (main,)
+    if policy.generator and policy.target and policy.target.strategy is Strategy.ALTERNATING_USERS:
+        return "username", policy.generator.field or session.parts.backends.generator(policy.generator.kind).field
+    return (BARE,)
 
 
 def _asked(session: Session, name: str, fields: Sequence[str]) -> Fields:
@@ -110,9 +102,9 @@ def _asked(session: Session, name: str, fields: Sequence[str]) -> Fields:
 
     given = {}
     for field in fields:
-        text = getpass.getpass(f"{name} {field}: ", stream=sys.stderr)
+        text = getpass.getpass(f"{name} {field or 'value'}: ", stream=sys.stderr)
         if not text:
-            raise UsageError(f"no value for {field} was given")
+            raise UsageError(f"no {field or 'value'} was given")
         given[field] = SecretBytes(text.encode())
     session.out.say()
     return given

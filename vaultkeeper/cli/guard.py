@@ -16,7 +16,7 @@ from vaultkeeper.cli.session import Globals, Session, session
 from vaultkeeper.errors import NotAuthorised, VaultkeeperError
 
 INTERRUPTED = 130
-WORST_FIRST = (6, 5, 1, 4, 3, 7, 10, 0)
+WORST_FIRST = (6, 5, 1, 4, 3, 2, 7, 10, 0)
 
 
 class Unexpected(VaultkeeperError):

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDE = 10_000  # columns where there is no terminal: nothing is ever cut off for a script
-STATE_STYLES = {"done": "green", "waiting": "yellow", "rolled_back": "red", "parked": "red", "ambiguous": "bold red"}
+STATE_STYLES = {
+    "ok": "green",
+    "due": "yellow",
+    "failed": "red",
+    "done": "green",
+    "waiting": "yellow",
+    "rolled_back": "red",
+    "parked": "red",
+    "ambiguous": "bold red",
+}
 
 
 def clean(text: str) -> str:

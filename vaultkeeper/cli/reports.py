@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vaultkeeper.cli.guard import worst
 from vaultkeeper.cli.output import STATE_STYLES, error_document
 from vaultkeeper.cli.session import Session
+from vaultkeeper.errors import Locked, VaultkeeperError
 
 if TYPE_CHECKING:
     from vaultkeeper.engine.rotate import Report
@@ -17,58 +18,64 @@ def show(session: Session, done: Sequence[Report]) -> int:
     """Data on stdout, one error per failed rotation on stderr; the worst exit code."""
     out = session.out
     if out.json:
-        out.document({"changed": sum(map(changed, done)), "rotations": [document(report) for report in done]})
+        changed = sum(report.changed for report in done)
+        out.document({"changed": changed, "rotations": [document(report) for report in done]})
     elif done:
         out.table(("SECRET", "RESULT", "VERSION", "TIME", ""), [_row(report) for report in done], STATE_STYLES)
     else:
-        out.say("Nothing is due.")
+        out.say("Nothing to do.")
     for report in done:
-        if report.error and report.exit_code:
-            out.error(report.error)
+        error = error_of(report)
+        if error:
+            out.error(error)
     return worst(report.exit_code for report in done)
 
 
-def changed(report: Report) -> bool:
-    """Whether CURRENT moved."""
-    return report.rotation is not None and not report.skipped and report.rotation.finished
+def error_of(report: Report) -> VaultkeeperError | None:
+    """None where the exit code is 0: a secret in grace is skipped by `--all`, and that is no error."""
+    if report.exit_code == 0:
+        return None
+    return report.error or Locked(f"{report.secret}: {report.skipped}", works="nothing was changed")
 
 
 def document(report: Report) -> dict[str, object]:
     """One rotation in JSON."""
+    error = error_of(report)
     return {
         "secret": report.secret,
         "rotation": report.rotation.id if report.rotation else None,
-        "state": "skipped" if report.skipped else report.state,
-        "from_version": report.from_version,
-        "to_version": report.to_version,
+        "state": report.state,
+        "from_version": report.rotation.from_version if report.rotation else None,
+        "to_version": report.rotation.to_version if report.rotation else None,
         "seconds": round(report.seconds, 3),
-        "error": error_document(report.error) if report.error else None,
+        "error": error_document(error) if error else None,
         "detail": detail(report),
     }
 
 
 def detail(report: Report) -> str:
     """Why it was skipped, what it waits for, what could not be proven."""
-    if report.skipped:
-        return report.skipped
+    from vaultkeeper.engine.verdict import described
+
     rotation = report.rotation
     if rotation is None:
-        return ""
-    texts = []
-    if rotation.waiting:
-        texts.append(f"waiting: {rotation.waiting.value}")
+        return report.skipped
+    texts = [report.skipped]
+    if rotation.waiting or rotation.cause:
+        texts.append(described(rotation))
     if rotation.waiting_for:
         texts.append(", ".join(rotation.waiting_for))
-    if rotation.cause:
-        texts.append(rotation.cause.value.replace("_", " "))
     if rotation.unverified:
         texts.append(f"unverified: {rotation.unverified}")
-    return "; ".join(texts)
+    return "; ".join(text for text in texts if text)
 
 
 def _row(report: Report) -> tuple[str, str, str, str, str]:
+    rotation = report.rotation
     version = ""
-    if report.to_version is not None:
-        version = f"v{report.from_version} → v{report.to_version}" if report.from_version else f"v{report.to_version}"
+    if rotation and rotation.to_version is not None:
+        old = f"v{rotation.from_version} → " if rotation.from_version else ""
+        version = f"{old}v{rotation.to_version}"
     seconds = f"{report.seconds:.1f}s" if report.seconds else ""
-    return report.secret, "skipped" if report.skipped else report.state, version, seconds, detail(report)
+    state = "failed" if rotation is None and error_of(report) and not report.skipped else report.state
+    return report.secret, state, version, seconds, detail(report)

@@ -22,6 +22,7 @@ PANEL = "Change"
 All = Annotated[bool, typer.Option("--all", help="Every enabled policy, now, within min_interval.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Every enabled policy with this tag; repeatable.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Reason = Annotated[str, typer.Option("--reason", help="For history and the audit log.")]
 Wait = Annotated[
     str | None,
     typer.Option("--wait", metavar="DURATION", help="How long to wait for consumers and servers, e.g. 10min."),
@@ -51,7 +52,7 @@ def rotate(
         bool, typer.Option("--rehearse", help="Set and test, take it away again; no consumer.")
     ] = False,
     yes: Yes = False,
-    reason: Annotated[str, typer.Option("--reason", help="For history and the audit log.")] = "",
+    reason: Reason = "",
     emergency: Annotated[bool, typer.Option("--emergency", help="A leak: no grace, the old value is dead.")] = False,
     cut: Annotated[bool, typer.Option("--cut", help="With --emergency: do not wait for laggards.")] = False,
     deadline: Annotated[
@@ -132,7 +133,7 @@ def resume(
     return reports.show(session, done)
 
 
-def rollback(session: Session, name: Name, yes: Yes = False, wait: Wait = None) -> int:
+def rollback(session: Session, name: Name, *, reason: Reason = "", yes: Yes = False, wait: Wait = None) -> int:
     """Go back: undo an open rotation, or bring the previous value back as a new version."""
     parts = session.parts
     named([name], {*parts.policies, *parts.store.secrets()})
@@ -142,7 +143,7 @@ def rollback(session: Session, name: Name, yes: Yes = False, wait: Wait = None) 
     from vaultkeeper.engine import rollback as engine
 
     with progress.shown(session):
-        report = engine.rollback(name, parts, wait=spell.read_duration(wait, "--wait"))
+        report = engine.rollback(name, parts, wait=spell.read_duration(wait, "--wait"), reason=reason)
     return reports.show(session, [report])
 
 

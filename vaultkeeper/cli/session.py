@@ -85,12 +85,16 @@ class Session:
 
         return getpass.getpass(f"Passphrase of {path}: ", stream=sys.stderr)
 
+    def _tell(self, event: Event) -> None:
+        """To whoever watches by then: the parts are older than the progress bar."""
+        self.watch(event)
+
     @cached_property
     def parts(self) -> Parts:
         """All of it, policies included."""
         from vaultkeeper import wiring
 
-        return wiring.parts(self.installed, self.wishes, watch=lambda event: self.watch(event), parallel=self.parallel)
+        return wiring.parts(self.installed, self.wishes, watch=self._tell, parallel=self.parallel)
 
 
 def session(options: Globals) -> Session:
