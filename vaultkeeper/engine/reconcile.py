@@ -91,7 +91,7 @@ def _held(work: Work, parts: Parts) -> list[tuple[GroupKey, str, Held]]:
 
 
 def apply(name: str, key: str, parts: Parts) -> None:
-    """Do one proposal. Idempotent. Raises NotFound for a key that is not proposed now, RotationFailed where it fails."""
+    """Do one proposal. Idempotent. Raises NotFound for a key that is not proposed now, RotationFailed if it fails."""
     if key not in {proposal.key for proposal in reconcile(name, parts)}:
         raise NotFound(f"{name}: {key} is not proposed now", next=f"vaultkeeper reconcile {name}")
     with parts.store.hold(f"secret:{name}"):

@@ -79,7 +79,7 @@ def _state(policy: RotationPolicy | None, newest: Rotation | None, current: Vers
     if current is None:
         return "new"
     if newest is not None and newest.state is State.ROLLED_BACK:
-        return newest.state.value
+        return "rolled_back"
     return "due" if due else "ok"
 
 
