@@ -156,7 +156,7 @@ class TestChecker(SimulatedTargetContract):
         assert b"foreign=stranger" in there["content"]
         return Done()
 
-    def test_a_forbidden_character_changes_nothing(self, trial: Trial) -> None:
+    def test_a_forbidden_character_is_refused_or_works(self, trial: Trial) -> None:
         """A line break would be two entries: the loader refuses it by `forbidden`, before anything is rendered."""
         assert "\n" in trial.target.capabilities.forbidden
 

@@ -25,6 +25,7 @@ class AlternatingTarget(Plain):
         strategies=frozenset({Strategy.ALTERNATING_USERS}),
         observes=frozenset({Basis.VERIFIER}),
         tags=True,
+        max_accepted=2,
         mutual=True,
         forbidden=FORBIDDEN,
     )
