@@ -29,7 +29,7 @@ from vaultkeeper.cli import (
 )
 from vaultkeeper.cli.command import global_parameters
 from vaultkeeper.cli.guard import INTERRUPTED, as_error, quiet_hooks
-from vaultkeeper.cli.output import Output, error_document, silence
+from vaultkeeper.cli.output import Output, silence
 from vaultkeeper.cli.session import Globals
 from vaultkeeper.errors import UsageError, VaultkeeperError
 
@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
         if error is None:  # a group without a command has shown its help
             return USAGE
         if out.json:
-            out.document({"error": error_document(error)})
+            out.document({"error": out.error_document(error)})
         out.error(error)
         return error.exit_code
 

@@ -11,12 +11,23 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 
-from vaultkeeper.cli.output import Output, error_document
+from vaultkeeper.cli.output import Output
 from vaultkeeper.cli.session import Globals, Session, session
 from vaultkeeper.errors import NotAuthorised, VaultkeeperError
 
 INTERRUPTED = 130
 WORST_FIRST = (6, 5, 1, 4, 3, 2, 7, 10, 0)
+
+
+class Interrupted(VaultkeeperError):
+    """Ctrl-C."""
+
+    code = "VK-INTERRUPTED"
+    exit_code = INTERRUPTED
+
+    def __init__(self) -> None:
+        going_on = "vaultkeeper status   shows what is open, vaultkeeper resume --all   goes on"
+        super().__init__("interrupted", works="what the journal says: nothing is lost", next=going_on)
 
 
 class Unexpected(VaultkeeperError):
@@ -36,16 +47,12 @@ def guarded(options: Globals, body: Callable[[Session], int | None]) -> int:
         out = current.out
         return body(current) or 0
     except KeyboardInterrupt:
-        out.error(
-            Unexpected(
-                "interrupted", next="vaultkeeper status   shows what is open, vaultkeeper resume --all   goes on"
-            )
-        )
+        out.error(Interrupted())
         return INTERRUPTED
     except Exception as raised:  # noqa: BLE001 - the last line before the user
         error = as_error(raised)
         if out.json:
-            out.document({"error": error_document(error)})
+            out.document({"error": out.error_document(error)})
         out.error(error)
         return error.exit_code
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -42,6 +42,7 @@ class Output:
     json: bool = False
     quiet: bool = False
     color: bool = True
+    redact: Callable[[str], str] = str  #: applied to errors: they are the only texts that come from outside
 
     @property
     def interactive(self) -> bool:
@@ -53,6 +54,11 @@ class Output:
 
     def document(self, document: Mapping[str, object]) -> None:
         self.data(json.dumps(document, indent=2, ensure_ascii=False))
+
+    def error_document(self, error: VaultkeeperError) -> dict[str, str]:
+        """An error in JSON."""
+        texts = {"what": error.what, "why": error.why, "works": error.works, "next": error.next}
+        return {"code": error.code, **{name: self.redact(text) for name, text in texts.items()}}
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Mapping[str, str] | None = None
@@ -77,7 +83,7 @@ class Output:
             write(sys.stderr, text + "\n")
 
     def error(self, error: VaultkeeperError) -> None:
-        """An error as a person reads it. `--json` puts the same on stdout too, see `error_document`."""
+        """An error as a person reads it. `--json` puts the same on stdout too."""
         if self.color and sys.stderr.isatty():
             head = f"\x1b[1;31merror[{error.code}]\x1b[0m {clean(error.what)}"
         else:
@@ -86,7 +92,7 @@ class Output:
         for label, text in (("why", error.why), ("works", error.works), ("next", error.next)):
             for number, line in enumerate(text.splitlines()):
                 lines.append(f"  {label if number == 0 else '':<6} {clean(line)}")
-        write(sys.stderr, "\n".join(lines) + "\n")
+        write(sys.stderr, self.redact("\n".join(lines)) + "\n")
 
     def confirmed(self, question: str) -> bool:
         """Ask on the terminal; no answer is no."""
@@ -107,11 +113,6 @@ class Output:
             emoji=False,
             width=None if stream.isatty() else WIDE,
         )
-
-
-def error_document(error: VaultkeeperError) -> dict[str, str]:
-    """An error in JSON."""
-    return {"code": error.code, "what": error.what, "why": error.why, "works": error.works, "next": error.next}
 
 
 def write(stream: TextIO, text: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vaultkeeper.cli.guard import Interrupted
 from vaultkeeper.cli.output import clean
 from vaultkeeper.cli.session import Session
 
@@ -27,14 +30,32 @@ def shown(session: Session) -> Iterator[None]:
     """Show the engine's events while the context lasts."""
     if session.out.quiet or not sys.stderr.isatty() or session.options.verbose:
         session.watch = _log
-        yield
+        with _interruptible(session, lambda: None):
+            yield
         return
     live = _Live(session)
     session.watch = live.event
     try:
-        yield
+        with _interruptible(session, live.stop):
+            yield
     finally:
         live.stop()
+
+
+@contextmanager
+def _interruptible(session: Session, last: Callable[[], None]) -> Iterator[None]:
+    """An interrupt ends the process at once: the journal holds everything, and no worker thread is waited for."""
+
+    def end(_signal: int, _frame: object) -> None:
+        last()
+        session.out.error(Interrupted())
+        os._exit(Interrupted.exit_code)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _log(event: Event) -> None:
@@ -46,7 +67,7 @@ class _Live:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an interrupt may find us inside
         self._started_s = time.monotonic()
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vaultkeeper.cli.guard import worst
-from vaultkeeper.cli.output import STATE_STYLES, error_document
+from vaultkeeper.cli.output import STATE_STYLES, Output
 from vaultkeeper.cli.session import Session
 from vaultkeeper.errors import Locked, VaultkeeperError
 
@@ -19,7 +19,7 @@ def show(session: Session, done: Sequence[Report]) -> int:
     out = session.out
     if out.json:
         changed = sum(report.changed for report in done)
-        out.document({"changed": changed, "rotations": [document(report) for report in done]})
+        out.document({"changed": changed, "rotations": [document(report, out) for report in done]})
     elif done:
         out.table(("SECRET", "RESULT", "VERSION", "TIME", ""), [_row(report) for report in done], STATE_STYLES)
     else:
@@ -38,7 +38,7 @@ def error_of(report: Report) -> VaultkeeperError | None:
     return report.error or Locked(f"{report.secret}: {report.skipped}", works="nothing was changed")
 
 
-def document(report: Report) -> dict[str, object]:
+def document(report: Report, out: Output) -> dict[str, object]:
     """One rotation in JSON."""
     error = error_of(report)
     return {
@@ -48,7 +48,7 @@ def document(report: Report) -> dict[str, object]:
         "from_version": report.rotation.from_version if report.rotation else None,
         "to_version": report.rotation.to_version if report.rotation else None,
         "seconds": round(report.seconds, 3),
-        "error": error_document(error) if error else None,
+        "error": out.error_document(error) if error else None,
         "detail": detail(report),
     }
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +12,7 @@ from vaultkeeper.cli.plan import planned, show_plans
 from vaultkeeper.cli.select import Name, Names, chosen, named
 from vaultkeeper.cli.session import Session
 from vaultkeeper.errors import UsageError
-
-if TYPE_CHECKING:
-    from vaultkeeper.model.rotation import Options, Purpose
+from vaultkeeper.model.rotation import Options, Purpose
 
 PANEL = "Change"
 
@@ -59,6 +56,9 @@ def rotate(
         str | None, typer.Option("--deadline", metavar="DURATION", help="With --emergency: for consumers. 10min.")
     ] = None,
     replace: Replace = False,
+    forget_old: Annotated[
+        bool, typer.Option("--forget-old", help="The old version's own target is gone for good: do not retire there.")
+    ] = False,
     keep_old_key: Annotated[
         bool, typer.Option("--keep-old-key", help="With --emergency: the leaked key still opens old data.")
     ] = False,
@@ -72,30 +72,34 @@ def rotate(
 
     Killed half-way? `vaultkeeper resume --all` goes on where it stopped.
     """
-    if emergency and rehearse:
-        raise UsageError("--emergency and --rehearse exclude each other")
     if not emergency and (cut or deadline or keep_old_key or data_loss):
         raise UsageError("--cut, --deadline, --keep-old-key and --data-loss go with --emergency")
     if due and (names or every or tags or rehearse or emergency or replace):
         raise UsageError("--due decides by itself which secrets, and how", next="vaultkeeper rotate --due")
-    options = _options(reason=reason, replace=replace, cut=cut, deadline=deadline, keep=keep_old_key, loss=data_loss)
+    purpose = _purpose(emergency=emergency, rehearse=rehearse)
+    options = Options(
+        reason=reason,
+        replace=replace,
+        cut=cut,
+        deadline=spell.read_duration(deadline, "--deadline") or Options.deadline,
+        keep_old_key=keep_old_key,
+        data_loss=data_loss,
+        forget_old=forget_old,
+    )
     waiting = spell.read_duration(wait, "--wait")
     session.parallel = parallel
     parts = session.parts
-    if due:
-        selected = [plan.secret for plan in planned(session, None) if plan.due_at and plan.due_at <= parts.clock.now()]
-    else:
-        selected = chosen(names, parts.policies, every=every, tags=tags or ())
+    from vaultkeeper.engine import rotate as engine
+
+    selected = engine.due_names(parts) if due else chosen(names, parts.policies, every=every, tags=tags or ())
     if dry_run:
-        show_plans(session, planned(session, selected, purpose=_purpose(emergency, rehearse)))
+        show_plans(session, planned(session, selected, purpose=purpose))
         return 0
     if session.out.interactive and not yes and selected:
-        show_plans(session, planned(session, selected, purpose=_purpose(emergency, rehearse)), to_stderr=True)
+        show_plans(session, planned(session, selected, purpose=purpose), to_stderr=True)
         if not session.out.confirmed(f"Rotate {_count(selected)} now?"):
             session.out.say("Nothing was changed.")
             return 0
-    from vaultkeeper.engine import rotate as engine
-
     with progress.shown(session):
         if due:
             done = engine.run_due(parts, wait=waiting)
@@ -104,7 +108,7 @@ def rotate(
                 selected,
                 parts,
                 by_name=bool(names),
-                purpose=_purpose(emergency, rehearse),
+                purpose=purpose,
                 options=options,
                 wait=waiting,
             )
@@ -147,16 +151,9 @@ def rollback(session: Session, name: Name, *, reason: Reason = "", yes: Yes = Fa
     return reports.show(session, [report])
 
 
-def _options(*, reason: str, replace: bool, cut: bool, deadline: str | None, keep: bool, loss: bool) -> Options:
-    from vaultkeeper.model.rotation import Options
-
-    length = spell.read_duration(deadline, "--deadline") or timedelta(minutes=10)
-    return Options(reason=reason, replace=replace, cut=cut, deadline=length, keep_old_key=keep, data_loss=loss)
-
-
-def _purpose(emergency: bool, rehearse: bool) -> Purpose:
-    from vaultkeeper.model.rotation import Purpose
-
+def _purpose(*, emergency: bool, rehearse: bool) -> Purpose:
+    if emergency and rehearse:
+        raise UsageError("--emergency and --rehearse exclude each other")
     if emergency:
         return Purpose.EMERGENCY
     return Purpose.REHEARSE if rehearse else Purpose.ROTATE

@@ -94,7 +94,9 @@ class Session:
         """All of it, policies included."""
         from vaultkeeper import wiring
 
-        return wiring.parts(self.installed, self.wishes, watch=self._tell, parallel=self.parallel)
+        made = wiring.parts(self.installed, self.wishes, watch=self._tell, parallel=self.parallel)
+        self.out.redact = made.redactor.clean
+        return made
 
 
 def session(options: Globals) -> Session:

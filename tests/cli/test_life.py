@@ -1,0 +1,350 @@
+"""A secret's life by the real command: policies, rotations, values, and what each says. No server is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Vk, environment
+
+POLICY = """\
+defaults: {min_interval: 0s}
+secrets:
+  shop/key:
+    owner: ops@example.com
+    tags: [web]
+    generator: {kind: password, length: 32}
+    destinations: [{kind: file, path: ../out/key, read: per_use}]
+  shop/token:
+    rotation_period: 30d
+    generator: {kind: token, bytes: 32}
+    destinations: [{kind: file, path: ../out/token, read: per_use}]
+  shop/name:
+    static: shop_production
+    destinations: [{kind: file, path: ../out/name, read: per_use}]
+  shop/off:
+    enabled: false
+    generator: {kind: hex, bytes: 32}
+    destinations: []
+"""
+
+
+@pytest.fixture
+def shop(installed: Vk, home: Path) -> Vk:
+    """An installation with four policies."""
+    (home / "policies").mkdir()
+    (home / "out").mkdir()
+    (home / "policies/shop.yaml").write_text(POLICY)
+    return installed
+
+
+def rotated(vk: Vk, *arguments: str) -> dict[str, dict[str, object]]:
+    ran = vk("rotate", "--json", *arguments)
+    assert ran.code == 0, ran.err
+    return {entry["secret"]: entry for entry in ran.json["rotations"]}
+
+
+def test_rotate_all_delivers_every_enabled_policy_and_counts_it(shop: Vk, home: Path) -> None:
+    ran = shop("rotate", "--all", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["changed"] == 3
+    entries = {entry["secret"]: entry for entry in ran.json["rotations"]}
+    assert set(entries) == {"shop/key", "shop/token", "shop/name"}
+    assert {"secret", "rotation", "state", "from_version", "to_version", "seconds", "error"} <= set(entries["shop/key"])
+    assert (entries["shop/key"]["state"], entries["shop/key"]["to_version"], entries["shop/key"]["error"]) == (
+        "done",
+        1,
+        None,
+    )
+    assert len((home / "out/key").read_text()) == 32
+    assert (home / "out/name").read_text() == "shop_production"
+
+
+def test_get_prints_exactly_the_bytes_into_a_pipe(shop: Vk, home: Path) -> None:
+    rotated(shop, "shop/key")
+    assert shop("get", "shop/key").out == (home / "out/key").read_text()
+    assert shop("get", "shop/key", "--field", "password", "--json").json == {
+        "secret": "shop/key",
+        "version": 1,
+        "field": "password",
+        "value": (home / "out/key").read_text(),
+    }
+    missing = shop("get", "shop/key", "--field", "user")
+    assert (missing.code, missing.out) == (2, "")
+    assert "password" in missing.err
+
+
+def test_an_older_version_can_still_be_read_by_number(shop: Vk, home: Path) -> None:
+    rotated(shop, "shop/key")
+    first = (home / "out/key").read_text()
+    rotated(shop, "shop/key")
+    assert (home / "out/key").read_text() != first
+    assert shop("get", "shop/key", "--version", "1").out == first
+    assert shop("get", "shop/key", "--version", "9").code == 2
+
+
+def test_no_command_but_get_shows_a_value(shop: Vk, home: Path) -> None:
+    first = rotated(shop, "shop/key")
+    value = (home / "out/key").read_text()
+    shown = json.dumps(first)
+    for command in (
+        ["status"],
+        ["history", "shop/key"],
+        ["plan"],
+        ["check", "--show"],
+        ["doctor"],
+        ["-vv", "rotate", "shop/key"],
+    ):
+        ran = shop(*command)
+        shown += ran.out + ran.err
+    assert value not in shown
+    assert (home / "out/key").read_text() not in shown
+
+
+def test_status_names_version_age_due_time_and_the_head_of_the_audit_log(shop: Vk) -> None:
+    rotated(shop, "shop/token")
+    status = shop("status", "--json").json
+    assert status["audit_head"]["number"] > 0
+    by_name = {entry["name"]: entry for entry in status["secrets"]}
+    assert set(by_name) == {"shop/key", "shop/token", "shop/name", "shop/off"}
+    token = by_name["shop/token"]
+    assert (token["version"], token["owner"]) == (1, "")
+    assert 0 <= token["age_seconds"] < 600
+    assert token["due_at"].endswith("Z")
+    assert by_name["shop/key"]["owner"] == "ops@example.com"
+    assert by_name["shop/off"]["state"] == "disabled"
+
+
+def test_history_shows_rotations_newest_first_with_their_reason(shop: Vk) -> None:
+    rotated(shop, "shop/key", "--reason", "first of all")
+    rotated(shop, "shop/key", "--reason", "a person left")
+    found = shop("history", "shop/key", "--json").json["rotations"]
+    assert [entry["reason"] for entry in found] == ["a person left", "first of all"]
+    assert [entry["to_version"] for entry in found] == [2, 1]
+
+
+def test_plan_exit_code_is_10_while_something_is_due_and_0_afterwards(shop: Vk) -> None:
+    assert shop("plan", "--exit-code").code == 10
+    assert "shop/token" in shop("plan", "--due").out
+    assert shop("rotate", "--due").code == 0
+    assert shop("plan", "--exit-code").code == 0
+    nothing = shop("rotate", "--due", "--json")
+    assert (nothing.code, nothing.json) == (0, {"changed": 0, "rotations": []})
+
+
+def test_a_dry_run_shows_every_step_and_changes_nothing(shop: Vk, home: Path) -> None:
+    ran = shop("rotate", "shop/key", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "deliver" in ran.out
+    assert list((home / "out").iterdir()) == []
+
+
+def test_a_paused_secret_is_skipped_by_all_and_refused_by_name_with_7(shop: Vk) -> None:
+    assert shop("pause", "shop/key", "--for", "2d", "--reason", "fair").code == 0
+    by_name = shop("rotate", "shop/key", "--json")
+    assert by_name.code == 7
+    assert by_name.json["changed"] == 0
+    assert by_name.json["rotations"][0]["state"] == "skipped"
+    everything = rotated(shop, "--all")
+    assert everything["shop/key"]["state"] == "skipped"
+    assert "fair" in str(everything["shop/key"]["detail"])
+    assert shop("unpause", "shop/key").code == 0
+    assert rotated(shop, "shop/key")["shop/key"]["state"] == "done"
+
+
+def test_a_tag_selects_and_an_unknown_one_names_those_in_use(shop: Vk) -> None:
+    assert set(rotated(shop, "--tag", "web")) == {"shop/key"}
+    unknown = shop("rotate", "--tag", "nope")
+    assert unknown.code == 2
+    assert "web" in unknown.err
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one_before_anything_is_rotated(shop: Vk, home: Path) -> None:
+    ran = shop("rotate", "shop/token", "shop/kee")
+    assert ran.code == 2
+    assert "shop/key" in ran.err
+    assert list((home / "out").iterdir()) == []
+
+
+def test_adopt_takes_the_bare_value_without_its_line_break(shop: Vk) -> None:
+    ran = shop("adopt", "shop/key", stdin="correct horse battery\n")
+    assert ran.code == 0, ran.err
+    assert "correct horse" not in ran.out + ran.err
+    assert shop("get", "shop/key").out == "correct horse battery"
+
+
+def test_adopt_takes_fields_from_a_json_object(shop: Vk) -> None:
+    assert shop("adopt", "shop/key", stdin='{"password": "pa ss"}').code == 0
+    assert shop("get", "shop/key", "--field", "password").out == "pa ss"
+
+
+@pytest.mark.parametrize("given", ["", "\n", '{"password": 7}', "{}", "x" * ((1 << 20) + 1)])
+def test_adopt_refuses_what_is_no_value_and_does_not_repeat_it(shop: Vk, given: str) -> None:
+    ran = shop("adopt", "shop/key", stdin=given)
+    assert ran.code == 2
+    assert len(ran.err) < 500
+    assert shop("get", "shop/key").code == 2
+
+
+def test_rollback_brings_the_previous_value_back_as_a_new_version(shop: Vk, home: Path) -> None:
+    rotated(shop, "shop/key")
+    first = (home / "out/key").read_text()
+    rotated(shop, "shop/key")
+    ran = shop("rollback", "shop/key", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rotations"][0]["to_version"] == 3
+    assert (home / "out/key").read_text() == first
+
+
+def test_rollback_without_a_previous_version_says_so(shop: Vk) -> None:
+    rotated(shop, "shop/key")
+    ran = shop("rollback", "shop/key")
+    assert ran.code == 2
+    assert "no previous version" in ran.err
+
+
+def test_reconcile_proposes_to_deliver_again_what_somebody_overwrote(shop: Vk, home: Path) -> None:
+    rotated(shop, "shop/key")
+    value = (home / "out/key").read_text()
+    assert shop("reconcile", "shop/key", "--json").json["proposals"] == []
+    (home / "out/key").write_text("somebody was here")
+    proposals = shop("reconcile", "shop/key", "--json").json["proposals"]
+    assert [entry["key"] for entry in proposals] == ["deliver"]
+    assert (home / "out/key").read_text() == "somebody was here"
+    assert shop("reconcile", "shop/key", "--apply", "nonsense").code == 2
+    ran = shop("reconcile", "shop/key", "--apply", "deliver")
+    assert ran.code == 0, ran.err
+    assert (home / "out/key").read_text() == value
+
+
+def test_forget_without_a_terminal_wants_yes(shop: Vk) -> None:
+    rotated(shop, "shop/key")
+    assert shop("forget", "shop/key").code == 2
+    assert shop("get", "shop/key").code == 0
+    assert shop("forget", "shop/key", "--yes").code == 0
+    assert shop("get", "shop/key").code == 2
+
+
+def test_keys_check_opens_every_stored_value_and_names_one_that_was_exchanged(shop: Vk, home: Path) -> None:
+    import sqlite3
+
+    rotated(shop, "--all")
+    assert shop("keys", "check", "--json").json == {"opened": 3, "unreadable": []}
+    with sqlite3.connect(home / ".local/state/vaultkeeper/state.db") as db:
+        db.execute("UPDATE versions SET sealed = (SELECT sealed FROM versions WHERE secret = 'shop/name')")
+    ran = shop("keys", "check", "--json")
+    assert ran.code == 4
+    assert {entry["secret"] for entry in ran.json["unreadable"]} == {"shop/key", "shop/token"}
+
+
+def test_audit_verify_names_the_first_record_that_was_edited(shop: Vk, home: Path) -> None:
+    rotated(shop, "--all")
+    assert shop("audit", "verify", "--json").json["records"] > 3
+    log = home / ".local/state/vaultkeeper/audit.log"
+    lines = log.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"shop/", b"shoq/")
+    log.write_bytes(b"".join(lines))
+    ran = shop("audit", "verify")
+    assert ran.code == 1
+    assert "record 2 is edited" in ran.err
+
+
+def test_doctor_is_content_with_a_new_installation_and_not_with_a_broken_policy(shop: Vk, home: Path) -> None:
+    findings = {entry["subject"]: entry["level"] for entry in shop("doctor", "--json").json["findings"]}
+    assert findings["state"] == findings["audit log"] == findings["policies"] == "ok"
+    assert findings["recovery"] == "warn"
+    (home / "policies/shop.yaml").write_text("secrets: [")
+    assert shop("doctor").code == 3
+
+
+def test_check_offline_needs_no_installation_and_check_show_merges_defaults(vk: Vk, home: Path) -> None:
+    (home / "policies").mkdir()
+    (home / "policies/shop.yaml").write_text(POLICY)
+    assert vk("check", "--offline", "--json").json["secrets"] == ["shop/key", "shop/name", "shop/off", "shop/token"]
+    assert "min_interval" in vk("check", "--show").out
+
+
+def test_a_policy_error_names_file_line_and_column_and_exits_3(shop: Vk, home: Path) -> None:
+    (home / "policies/bad.yaml").write_text("secrets:\n  shop/x:\n    generatr: {kind: password}\n")
+    ran = shop("check", "--offline")
+    assert ran.code == 3
+    assert "bad.yaml:3:5" in ran.err
+    assert "generator" in ran.err
+
+
+BAD_FILES = {
+    "binary": bytes(range(256)),
+    "utf-16": "secrets: {}\n".encode("utf-16"),
+    "tabs": b"secrets:\n\ta: 1\n",
+    "bomb": b"a: &a [x,x]\nb: &b [*a,*a]\nsecrets: *b\n",
+    "huge": b"# " + b"x" * (2 << 20),
+    "list": b"- 1\n",
+    "deep": b"secrets: " + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_policy_file_is_refused_with_3_and_named_without_a_traceback(shop: Vk, home: Path, name: str) -> None:
+    (home / f"policies/{name}.yaml").write_bytes(BAD_FILES[name])
+    ran = shop("rotate", "--all")
+    assert ran.code == 3, ran.err
+    assert f"{name}.yaml" in ran.err
+    assert "Traceback" not in ran.err
+    assert list((home / "out").iterdir()) == []
+
+
+def test_schema_and_kinds_are_data(vk: Vk) -> None:
+    assert vk("schema").json["$schema"].startswith("https://json-schema.org/")
+    assert "password" in {entry["kind"] for entry in vk("generators", "--json").json["generators"]}
+    assert "file" in {entry["kind"] for entry in vk("destinations", "--json").json["destinations"]}
+    assert "postgres" in {entry["kind"] for entry in vk("targets", "--json").json["targets"]}
+
+
+def test_an_interrupted_rotation_exits_130_at_once_and_resume_finishes_it(shop: Vk, home: Path) -> None:
+    """The reload command blocks until it is interrupted or the test lets it go."""
+    gate = home / "gate"
+    os.mkfifo(gate)
+    (home / "policies/slow.yaml").write_text(
+        f"""\
+secrets:
+  slow/key:
+    generator: {{kind: password, length: 32}}
+    destinations:
+      - {{kind: file, path: ../out/slow, read: at_start, reload: {{command: [/bin/cat, {gate}]}}}}
+"""
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vaultkeeper", "rotate", "slow/key"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+        cwd=home,
+    )
+    with gate.open("wb"):  # opens when the command has
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    assert b"vaultkeeper resume" in err
+    with_gate = subprocess.Popen(
+        [sys.executable, "-m", "vaultkeeper", "resume", "--all", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+        cwd=home,
+    )
+    while with_gate.poll() is None:
+        try:
+            os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            time.sleep(0.01)
+    out, err = with_gate.communicate(timeout=60)
+    assert with_gate.returncode == 0, err
+    assert json.loads(out)["rotations"][0]["state"] == "done"
