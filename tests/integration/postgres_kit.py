@@ -101,6 +101,11 @@ def comment(server: PostgresServer, name: str, text: str) -> None:
     server.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(name), sql.Literal(text)))
 
 
+def run(server: PostgresServer, statements: str, *, database: str = "postgres") -> None:
+    """Statements as a person would paste them, for a superuser."""
+    server.execute(sql.Composed([sql.SQL(statements)]), database=database)
+
+
 def rotator(server: PostgresServer, tmp_path: Path, *statements: str) -> dict[str, object]:
     """An admin without privileges but those of `statements`, where {} stands for its name."""
     password = secrets.token_urlsafe(18)

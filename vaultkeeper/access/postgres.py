@@ -36,7 +36,7 @@ Row = Mapping[str, str | None]
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$(\d{1,7}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 _MOST_ITERATIONS = 1_000_000  # about a second of work; a stored verifier must not be able to stall us
 _VERBOSE = 2  # PQERRORS_VERBOSE: messages carry SQLSTATE and, untranslated, the server's function
-_SQLSTATE = re.compile(rb":  ([0-9A-Z]{5}): ")
+_SQLSTATE = re.compile(rb" failed: [^:\n]*:  ([0-9A-Z]{5}): ")
 _LOCATION = re.compile(rb"\nLOCATION:  (\w+), ")
 _BUNDLES = (  # psycopg's wheel carries an OpenSSL that knows no distribution's path
     "/etc/ssl/certs/ca-certificates.crt",
@@ -238,8 +238,8 @@ def connect(
 
 def _login_failure(message: bytes, address: Address, username: str, database: str) -> LoginFailed:
     """What libpq's text means. The text itself is dropped."""
-    found, places = _SQLSTATE.search(message), _LOCATION.findall(message)
-    state, place = found.group(1).decode() if found else "", places[-1].decode() if places else ""
+    states, places = _SQLSTATE.findall(message), _LOCATION.findall(message)  # one per address that was tried
+    state, place = states[-1].decode() if states else "", places[-1].decode() if places else ""
     where = f"PostgreSQL at {address}"
     if state == "28P01":
         return LoginFailed(Denial.REJECTED, f"{where} rejected the password of {username}")
