@@ -80,8 +80,11 @@ class AuditLog:
             raise self._unwritable(error) from None
 
     def close(self) -> None:
-        with self._lock, suppress(OSError):
-            os.close(self._descriptor)
+        """Idempotent: a second close must not hit whoever got the number of our descriptor meanwhile."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _append(self, record: Mapping[str, object]) -> None:
         with self._exclusively():
@@ -126,9 +129,9 @@ class AuditLog:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             if self._is_current():
                 break
+            there = self._open()  # raises before the old one is closed
             os.close(self._descriptor)
-            self._descriptor = self._open()
-            self._size = None
+            self._descriptor, self._size = there, None
         try:
             yield
         finally:

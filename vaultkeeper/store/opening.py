@@ -95,8 +95,11 @@ def _engine(state_dir: Path, database_url: str | None) -> DatabaseEngine:
 
 def _open(database: DatabaseEngine, audit: AuditPlace, installation: str, clock: Clock, *, create: bool) -> SqlStore:
     try:
-        database.check()
-        head = _prepare(database, audit, installation, create=create)
+        try:
+            head = _checked(database, audit, installation, create=create)
+        except StoreFull:  # even opening takes room; what is open may be ended with what was set aside
+            database.make_room()
+            head = _checked(database, audit, installation, create=create)
         with suppress(StoreFull):  # what is begun may still end; `open_rotation` refuses the rest
             database.reserve()
         log = AuditLog(audit.path, audit.key, head, clock.now)
@@ -104,6 +107,11 @@ def _open(database: DatabaseEngine, audit: AuditPlace, installation: str, clock:
         database.close()
         raise
     return SqlStore(database, installation, log, audit.daemon)
+
+
+def _checked(database: DatabaseEngine, audit: AuditPlace, installation: str, *, create: bool) -> Head:
+    database.check()
+    return _prepare(database, audit, installation, create=create)
 
 
 def _prepare(database: DatabaseEngine, audit: AuditPlace, installation: str, *, create: bool) -> Head:

@@ -1,0 +1,33 @@
+"""One of several processes that open rotations of the same secret at the same moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from tests.unit.store.samples import AUDIT_KEY, INSTALLATION, SECRET, StillClock, rotation, version
+from vaultkeeper.errors import AlreadyOpen
+from vaultkeeper.model.rotation import State
+from vaultkeeper.ports import Change
+from vaultkeeper.store.opening import open_store
+
+
+def contend(state_dir: Path, url: str | None, rounds: int, barrier: Barrier, results: Queue[int | None]) -> None:
+    """Put the version number of each round that was won, and None for each one lost."""
+    store = open_store(state_dir, AUDIT_KEY, INSTALLATION, StillClock(), database_url=url)
+    for _ in range(rounds):
+        barrier.wait()
+        try:
+            won = store.open_rotation(rotation(), Change())
+        except AlreadyOpen:
+            won = None
+        barrier.wait()
+        number = None
+        if won is not None:
+            number = store.next_number(SECRET)
+            store.commit(Change(rotation=replace(won, state=State.DONE), new_version=version(number)))
+        results.put(number)
+        barrier.wait()
+    store.close()
