@@ -19,6 +19,8 @@ INSTALLATION = "inst-1"
 class StillClock:
     """Time stands still unless moved."""
 
+    WINDOW = timedelta(minutes=5)
+
     def __init__(self) -> None:
         self.at = NOW
 
