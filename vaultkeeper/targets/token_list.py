@@ -255,7 +255,8 @@ def _value(version: SecretVersion) -> bytes:
 
 
 def _fits(token: bytes) -> bool:
-    return 0 < len(token) <= MAX_LINE_BYTES and not set(token.decode("latin-1")) & _FORBIDDEN
+    printable = all(0x21 <= byte <= 0x7E for byte in token)  # a header carries nothing else
+    return 0 < len(token) <= MAX_LINE_BYTES and printable and not set(token.decode("ascii")) & _FORBIDDEN
 
 
 def _lines(content: bytes | None) -> list[bytes]:
