@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import lru_cache
+from itertools import pairwise
 
 from vaultkeeper.model.policy import Cron
 
@@ -105,3 +107,24 @@ def _number(what: str, text: str, least: int, most: int, names: dict[str, int]) 
         also = f" or {', '.join(names)}" if names else ""
         raise ValueError(f"`{text}` is no {what}: expected {least} to {most}{also}")
     return number
+
+
+@lru_cache(maxsize=1024)
+def shortest_gap(expression: str) -> timedelta:
+    """The shortest time between two neighbouring times of an expression, as far as 9 years show."""
+    named = fields(expression)
+    times = [60 * hour + minute for hour in named.hours for minute in named.minutes]
+    within = min((later - earlier for earlier, later in pairwise(times)), default=1440)
+    days = [day for day in map(_FIRST_DAY.__add__, map(timedelta, range(9 * 366))) if _matches(named, day)]
+    between = min((later - earlier for earlier, later in pairwise(days)), default=timedelta(days=8 * 365))
+    over_night = between - timedelta(minutes=times[-1] - times[0])
+    return min(timedelta(minutes=within), over_night) if len(times) > 1 else between
+
+
+_FIRST_DAY = date(2024, 1, 1)  # a leap year
+
+
+def _matches(named: CronFields, day: date) -> bool:
+    by_day, by_weekday = day.day in named.days, day.isoweekday() % 7 in named.weekdays
+    wanted = by_day or by_weekday if named.either_day else by_day and by_weekday
+    return wanted and day.month in named.months

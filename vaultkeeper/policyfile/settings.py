@@ -1,0 +1,242 @@
+"""The keys that belong to a kind: handed to the kind's own `Settings`, its complaints brought back to their place.
+
+What comes out is a plain document (JSON types): relative paths made absolute, references still references.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from vaultkeeper.errors import VaultkeeperError
+from vaultkeeper.model.policy import Place
+from vaultkeeper.policyfile.findings import Findings, did_you_mean
+from vaultkeeper.policyfile.read import Map, Seq
+from vaultkeeper.ports import Destination, Generator, Target
+
+T = TypeVar("T")
+
+SOURCES = ("file", "env", "credential", "secret", "vault")
+EXPECTED = (
+    "expected a reference: {file: PATH}, {env: NAME}, {credential: NAME}, {secret: NAME} or {vault: PATH, field: F}"
+)
+
+_CREDENTIAL = re.compile(
+    r"(?:.*_)?(?:password|passwd|passphrase|token|api_?key|secret_id|secret_key|access_key|private_key|client_secret)"
+)
+
+
+class SettingsOf(Protocol):
+    """The registry, as policy files see it. Unknown kinds raise ConfigurationInvalid."""
+
+    def kinds(self, group: str) -> Sequence[str]:
+        """Names of the kinds in `targets`, `destinations` or `generators`."""
+
+    def target_class(self, kind: str) -> type[Target]: ...
+    def destination(self, kind: str) -> Destination: ...
+    def generator(self, kind: str) -> Generator: ...
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A secret that a reference names."""
+
+    place: Place
+    path: str
+    secret: str
+
+
+@dataclass
+class Reading:
+    """What one load shares."""
+
+    kinds: SettingsOf
+    findings: Findings
+    mentions: list[Mention] = field(default_factory=list)
+    _known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, answer: Callable[[], T]) -> T:
+        """What costs time and is the same for many secrets."""
+        if key not in self._known:
+            self._known[key] = answer()
+        found: T = self._known[key]
+        return found
+
+
+def validated(
+    model: type[BaseModel], raw: Map, path: str, reading: Reading, *, common: Collection[str] = ()
+) -> dict[str, object] | None:
+    """The document that `model` accepts; None where it does not, with the findings added.
+
+    `common`: keys that may stand beside but are not the kind's, for the nearest name.
+    """
+    before = len(reading.findings)
+    known = _names(model)
+    walk = _Walk(model, path, reading)
+    document: dict[str, object] = {}
+    for key, value in raw.items():
+        if key in known:
+            document[key] = walk.plain(value, key, (key,), raw.where(key))
+        else:
+            near = did_you_mean(key, {*known, *common})
+            reading.findings.add(raw.where(key), f"{path}.{key}", f"unknown key; {near}")
+    bases = {key: _folder(raw.where(key).file) for key in document}
+    dumps: dict[str, dict[str, Any]] = {}
+    for base in set(bases.values()) or {""}:
+        try:
+            accepted = model.model_validate(document, context={"base": base})
+        except ValidationError as error:
+            _explain(error, model, raw, path, reading.findings)
+            return None
+        except VaultkeeperError as error:
+            reading.findings.add(raw.place, path, str(error))
+            return None
+        dumps[base] = accepted.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    if len(reading.findings) > before:
+        return None
+    return {key: dumps[base][key] for key, base in bases.items()}
+
+
+@lru_cache(maxsize=4096)
+def _folder(file: str) -> str:
+    return str(Path(file).absolute().parent)  # not resolve(): paths count from where people see the file
+
+
+@lru_cache(maxsize=256)
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(info.alias or name for name, info in model.model_fields.items())
+
+
+def declares(model: type[BaseModel], key: str) -> bool:
+    """Whether the kind has this key itself."""
+    return key in _names(model)
+
+
+@dataclass
+class _Walk:
+    """To plain data; references are checked and literals in their place found on the way."""
+
+    model: type[BaseModel]
+    path: str
+    reading: Reading
+
+    def plain(self, value: object, key: str, keys: tuple[str, ...], place: Place) -> object:
+        if isinstance(value, Map):
+            if _is_reference(value) or (_CREDENTIAL.fullmatch(key) and self._refers(keys)):
+                return self._reference(value, keys, place)
+            return {k: self.plain(v, k, (*keys, k), value.where(k)) for k, v in value.items()}
+        if isinstance(value, Seq):
+            return [self.plain(v, key, (*keys, str(i)), value.marks[i]) for i, v in enumerate(value)]
+        if value is not None and _CREDENTIAL.fullmatch(key) and self._refers(keys):
+            text = f"a credential never stands in a policy file; {EXPECTED}"
+            self.reading.findings.add(place, ".".join((self.path, *keys)), text)
+            return {"env": "LITERAL"}
+        return value
+
+    def _refers(self, keys: tuple[str, ...]) -> bool:
+        """Whether the kind wants more than bare text here: a key called `token` may be a name."""
+        fields = _fields_at(self.model, keys[:-1])
+        info = fields.get(keys[-1])
+        return info is None or not _takes_text(info.annotation)
+
+    def _reference(self, value: Map, keys: tuple[str, ...], place: Place) -> dict[str, object]:
+        path = ".".join((self.path, *keys))
+        found = dict(value)
+        named = [key for key in found if key in SOURCES]
+        for key, content in found.items():
+            if key not in (*SOURCES, "field"):
+                self.reading.findings.add(value.where(key), f"{path}.{key}", f"unknown key; {EXPECTED}")
+            elif not isinstance(content, str) or not content:
+                self.reading.findings.add(value.where(key), f"{path}.{key}", "expected text")
+                return {"env": "BROKEN"}
+        if len(named) != 1:
+            self.reading.findings.add(place, path, EXPECTED)
+        elif "field" in found and named[0] not in ("secret", "vault"):
+            self.reading.findings.add(value.where("field"), f"{path}.field", "goes with `secret` or `vault` only")
+        elif named[0] == "vault" and "field" not in found:
+            self.reading.findings.add(place, path, "expected {vault: PATH, field: F}")
+        elif named[0] == "secret":
+            self.reading.mentions.append(Mention(value.where("secret"), path, str(found["secret"])))
+        elif named[0] == "file":
+            found["file"] = os.path.normpath(Path(_folder(value.where("file").file), str(found["file"])))
+        return found
+
+
+def _is_reference(value: Map) -> bool:
+    return sum(key in SOURCES for key in value) == 1 and all(key in SOURCES or key == "field" for key in value)
+
+
+# ------------------------------------------------------------------------------------------- what a model complains of
+
+
+def _explain(error: ValidationError, model: type[BaseModel], raw: Map, path: str, findings: Findings) -> None:
+    """Pydantic's errors, those of the branches of one union as one."""
+    told: dict[tuple[str, ...], tuple[Place, list[str]]] = {}
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        location = problem["loc"]
+        place, keys = _locate(raw, location)
+        if problem["type"] == "extra_forbidden":
+            near = did_you_mean(keys[-1] if keys else "", _fields_at(model, keys[:-1]))
+            text = f"unknown key; {near}"
+        elif problem["type"] == "missing":
+            keys = (*keys, str(location[-1]))
+            text = "is missing"
+        else:
+            text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        told.setdefault(keys, (place, []))[1].append(text)
+    for keys, (place, texts) in told.items():
+        deeper = any(other[: len(keys)] == keys and len(other) > len(keys) for other in told)
+        if not (keys and deeper):  # the branch of a union that was meant has more to say
+            findings.add(place, ".".join((path, *keys)), " or ".join(dict.fromkeys(texts)))
+
+
+def _locate(raw: Map, location: tuple[int | str, ...]) -> tuple[Place, tuple[str, ...]]:
+    """The place of the innermost key that exists. Names of union branches in `location` are no keys."""
+    place, keys = raw.place, list[str]()
+    here: object = raw
+    for step in location:
+        if isinstance(here, Map) and isinstance(step, str) and step in here:
+            place, here = here.where(step), here[step]
+            keys.append(step)
+        elif isinstance(here, Seq) and isinstance(step, int) and step < len(here):
+            place, here = here.marks[step], here[step]
+            keys.append(str(step))
+    return place, tuple(keys)
+
+
+def _fields_at(model: type[BaseModel], keys: Sequence[str]) -> Mapping[str, Any]:
+    """The fields that the models at `keys` know."""
+    models = [model]
+    for key in keys:
+        if not key.isdigit():
+            infos = [m.model_fields[key] for m in models if key in m.model_fields]
+            models = [b for info in infos for b in _branches(info.annotation) if _is_model(b)]
+    return {name: info for m in models for name, info in m.model_fields.items()}
+
+
+def _branches(annotation: object) -> Iterator[Any]:
+    """The types in a union, a list or an Annotated."""
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _branches(argument)
+
+
+def _takes_text(annotation: object) -> bool:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return any(_takes_text(argument) for argument in typing.get_args(annotation))
+    return annotation is str
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
