@@ -28,7 +28,7 @@ from tests.integration.postgres_kit import (
 )
 from tests.servers.postgres import PostgresServer, every_postgres
 from vaultkeeper.access import postgres_roles
-from vaultkeeper.access.postgres import Denial, LoginFailed
+from vaultkeeper.access.postgres import Address, Denial, LoginFailed, ReplyLost, connect
 from vaultkeeper.errors import BackendError, NotAuthorised
 from vaultkeeper.model.outcome import Done, Login, No, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.secret import SecretVersion
@@ -95,6 +95,22 @@ def test_no_answer_concludes_nothing_and_ends_with_the_deadline(postgres: Postgr
     assert logins(target, old) == [A]
 
 
+def test_a_reply_that_never_comes_and_a_session_that_is_ended_are_both_lost(postgres: PostgresServer) -> None:
+    address = Address(postgres.host, postgres.port, tls=False)
+    for statement in ("SELECT pg_sleep(60)", "SELECT pg_terminate_backend(pg_backend_pid())"):
+        started = time.monotonic()
+        session = connect(
+            address,
+            username=postgres.superuser,
+            password=postgres.superuser_password,
+            database="postgres",
+            until_s=started + 0.5,
+        )
+        with session, pytest.raises(ReplyLost):
+            session.run(statement)
+        assert time.monotonic() - started < 30
+
+
 def test_a_server_without_a_free_connection_rejects_nothing(postgres: PostgresServer) -> None:
     target, old, _ = prepared(postgres)
     alter(postgres, old.fields["username"].text(), "CONNECTION LIMIT 1")
@@ -141,6 +157,16 @@ def test_a_newer_generation_or_epoch_in_the_tag_refuses(
     answer = target.set([new], [old], context(current=old, pending=new, epoch=5))
     assert why(answer) is verdict
     assert (stored(postgres, name) == before) is (verdict is not None)
+
+
+def test_a_newer_tag_on_the_other_of_two_users_refuses_too(postgres: PostgresServer) -> None:
+    account = postgres.alternating()
+    target = open_target(account, create_users=True)
+    old = adopted(target, account.username, account.password)
+    new = drawn(target, 2, old)
+    comment(postgres, account.username, postgres_roles.with_tag("", Tag(INSTALLATION, "shop/db", 7, 1)))
+    assert why(target.set([new], [], context(current=old, pending=new))) is No.STALE
+    assert logins(target, old, new) == [A, R]
 
 
 @every_postgres
@@ -204,7 +230,7 @@ def test_somebodys_endless_transaction_is_a_conflict_and_nothing_changes(postgre
     assert logins(target, old, new) == [A, R]
 
 
-# -------------------------------------------------------------------------------------------- servers that prove nothing
+# ------------------------------------------------------------------------------------------- servers that prove nothing
 
 
 @pytest.mark.parametrize(
