@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import typer
 
@@ -30,26 +29,23 @@ def schema(session: Session) -> None:
 
 def targets(session: Session) -> None:
     """The kinds of systems whose credentials can be rotated."""
-    from vaultkeeper import wiring
-
-    _show(session, "targets", wiring.kinds().targets())
+    _show(session, "targets")
 
 
 def destinations(session: Session) -> None:
     """The kinds of places where consumers read."""
-    from vaultkeeper import wiring
-
-    _show(session, "destinations", wiring.kinds().destinations())
+    _show(session, "destinations")
 
 
 def generators(session: Session) -> None:
     """The kinds of values that can be generated."""
+    _show(session, "generators")
+
+
+def _show(session: Session, family: str) -> None:
     from vaultkeeper import wiring
 
-    _show(session, "generators", wiring.kinds().generators())
-
-
-def _show(session: Session, family: str, kinds: Mapping[str, str]) -> None:
+    kinds = wiring.kinds().summaries(family)
     if session.out.json:
         session.out.document({family: [{"kind": kind, "summary": text} for kind, text in sorted(kinds.items())]})
     else:

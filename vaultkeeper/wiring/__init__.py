@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vaultkeeper.model.policy import RotationPolicy
     from vaultkeeper.model.secret import VersionRecord
     from vaultkeeper.ports import Clock, Envelope
+    from vaultkeeper.registry import Registry
     from vaultkeeper.store.database import SqlStore
 
 
@@ -103,3 +105,29 @@ def parts(
         watch=watch,
         parallel=parallel,
     )
+
+
+@cache
+def kinds() -> Registry:
+    """Every kind of target, destination and generator there is."""
+    from vaultkeeper.registry import Registry
+
+    return Registry()
+
+
+def policies(wishes: Wishes) -> Mapping[str, RotationPolicy]:
+    """Every policy, disabled ones included. Raises PolicyInvalid with all errors of all files."""
+    from vaultkeeper.policyfile.load import load
+
+    return load([places.policies(wishes)], kinds())
+
+
+def admin_statements(wishes: Wishes) -> list[tuple[str, str]]:
+    """For each secret whose target knows them: the statements that make a least-privilege admin account."""
+    found = []
+    for name, policy in policies(wishes).items():
+        target = kinds().target_class(policy.target.kind) if policy.target else None
+        statements = getattr(target, "doctor_sql", None)
+        if policy.target and statements:
+            found.append((name, statements(policy.target.settings)))
+    return found
