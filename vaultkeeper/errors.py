@@ -129,6 +129,12 @@ class BackendError(VaultkeeperError):
     exit_code = 3
 
 
+class ChecksNothing(BackendError):
+    """A target let us in without checking the credential (`trust`, anonymous): nothing can be proven there."""
+
+    code = "VK-UNCHECKED"
+
+
 class NotFound(UsageError):
     """No secret, rotation or version of that name."""
 

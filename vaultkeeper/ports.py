@@ -179,6 +179,14 @@ class Rendered(Protocol):
 
 
 @runtime_checkable
+class Spares(Protocol):
+    """Some versions stay accepted on purpose (PostgreSQL: the owner's own login, adopted first)."""
+
+    def keeps(self, version: SecretVersion) -> bool:
+        """Whatever `refuse` says. No I/O."""
+
+
+@runtime_checkable
 class ReportsUse(Protocol):
     """Tells who still uses a version (rotation.md section 5)."""
 

@@ -13,7 +13,15 @@ import urllib.parse
 from collections.abc import Callable
 from typing import TypeVar
 
-from vaultkeeper.errors import BackendError, ConfigurationInvalid, NoKey, NotAuthorised, NotFound, VaultkeeperError
+from vaultkeeper.errors import (
+    BackendError,
+    ChecksNothing,
+    ConfigurationInvalid,
+    NoKey,
+    NotAuthorised,
+    NotFound,
+    VaultkeeperError,
+)
 from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.model.secret import Fields
 
@@ -89,6 +97,8 @@ def _meaning(error: BaseException, what: str, redactor: Redactor) -> Unknown | R
         text = redactor.clean(f"{what}: {error}" + (f" ({error.next})" if error.next else ""))
         if isinstance(error, NotAuthorised | NoKey):
             return Refused(No.PRIVILEGE, text)
+        if isinstance(error, ChecksNothing):
+            return Refused(No.UNCHECKED, text)
         if isinstance(error, BackendError | ConfigurationInvalid | NotFound):
             return Refused(No.UNSUPPORTED, text)
         return Unknown(Login.UNREACHABLE, text)

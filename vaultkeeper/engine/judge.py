@@ -40,6 +40,7 @@ CAUSE_OF = {
     No.UNSUPPORTED: Cause.UNSUPPORTED,
     No.STALE: Cause.STALE,
     No.CONFLICT: Cause.CONFLICT,
+    No.UNCHECKED: Cause.CHECKS_NOTHING,
 }
 
 
@@ -52,6 +53,7 @@ class Seen:
     previous: Login | None = None
     newer_tag: bool = False
     account_usable: bool | None = None
+    unanswered: Login | None = None  #: the target could not be asked at all: UNREACHABLE or THROTTLED
     askable: bool = True  #: False: no target, or nothing about it can be known
     retry_after: timedelta | None = None
     detail: str = ""

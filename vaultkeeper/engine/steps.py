@@ -43,7 +43,7 @@ from vaultkeeper.model.secret import (
     VersionRecord,
     main_field,
 )
-from vaultkeeper.ports import Change, ClosesSessions, Item, Mints, ReportsUse, Target, VersionChange
+from vaultkeeper.ports import Change, ClosesSessions, Item, Mints, ReportsUse, Spares, Target, VersionChange
 
 INPUT_POLL = timedelta(hours=1)
 DEPENDENCY_POLL = timedelta(seconds=1)
@@ -291,7 +291,7 @@ def test(work: Work) -> Change:
         return judge.judge_tested(rotation, Tested(Login.ACCEPTED, unverified=reason), now)
     answer, delay, refused = login(work, target, pending)
     if refused is not None:
-        return turn_back(rotation, Cause.CHECKS_NOTHING, now, refused.detail)
+        return turn_back(rotation, judge.CAUSE_OF[refused.why], now, refused.detail)
     if answer is Login.ACCEPTED and not target.capabilities.mutual:
         wrong, delay, _ = login(work, target, _wrong_value(work, target, pending))
         return judge.judge_tested(rotation, Tested(answer, wrong), now)
@@ -324,9 +324,12 @@ def prove(work: Work) -> Change:
     if rotation.policy.target.unverified or not target.capabilities.probes:
         reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
         return judge.judge_proved(rotation, Proved(None, reason), now)
+    sparing = power(target, Spares)
+    if sparing is not None and sparing.keeps(old):
+        return advance(replace(rotation, detail="the first owner's own login is kept, as the policy says"), now)
     answer, delay, refused = login(work, target, old)
     if refused is not None:
-        return park(rotation, Cause.STILL_ACCEPTED, refused.detail)
+        return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
     if answer in judge.NO_ANSWER:
         return wait_unknown(rotation, Unknown(answer, retry_after=delay), now)
     return judge.judge_proved(rotation, Proved(answer), now)

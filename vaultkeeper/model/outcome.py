@@ -61,6 +61,7 @@ class No(Enum):
     STALE = "stale"  #: a tag newer than the store, or a lost fencing epoch
     CONFLICT = "conflict"  #: someone else changed it between reading and writing
     UNSUPPORTED = "unsupported"
+    UNCHECKED = "unchecked"  #: the target lets anybody in, so nothing can be proven there
 
 
 @dataclass(frozen=True)

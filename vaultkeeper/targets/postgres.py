@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from vaultkeeper.access import postgres as pg
 from vaultkeeper.access import postgres_advice as advice
 from vaultkeeper.access import postgres_roles as roles
-from vaultkeeper.errors import BackendError, ConfigurationInvalid, NotAuthorised
+from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import (
     Basis,
@@ -231,7 +231,7 @@ class PostgresTarget:
         return self._left_alone(_username(version))
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
-        """Raises LoginFailed where the server proves nothing (trust, md5) or cannot be used like this (pg_hba, TLS)."""
+        """Raises ChecksNothing (trust, md5), LoginFailed where the server cannot be used like this (pg_hba, TLS)."""
         try:
             with self._login(version, ctx):
                 return Login.ACCEPTED
@@ -240,6 +240,8 @@ class PostgresTarget:
                 return Login.REJECTED
             if error.denial is pg.Denial.UNREACHABLE:
                 return Login.UNREACHABLE
+            if error.denial is pg.Denial.UNCHECKED:
+                raise ChecksNothing(error.what, why=error.why, next=error.next) from None
             raise
 
     # ------------------------------------------------------------------------------------------------------ writing
