@@ -6,7 +6,7 @@ import atexit
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -218,3 +218,23 @@ class PostgresServer:
         if "proxy" in self.__dict__:
             self.proxy.close()
         self.cluster.destroy()
+
+
+def _own_admin(server: PostgresServer) -> TestAccount:
+    account = server.account(through_proxy=True)
+    return TestAccount(account.username, account.password, {**account.settings, "admin": "self"})
+
+
+def _taking_turns(server: PostgresServer) -> TestAccount:
+    account = server.alternating(through_proxy=True)
+    return TestAccount(account.username, account.password, {**account.settings, "create_users": True})
+
+
+VARIANTS: Mapping[str, Callable[[PostgresServer], TestAccount]] = {
+    "single": lambda server: server.account(through_proxy=True),
+    "alternating": _taking_turns,
+    "self": _own_admin,
+}
+"""Accounts that the contract of targets is tried on."""
+
+UNTAGGED = frozenset({"self"})  # a role cannot comment on itself

@@ -1,0 +1,52 @@
+"""Kinds of the registry, and what `tests/servers/<kind>.py` offers to try them on.
+
+`start() -> Server` for a target, or a `ReadingPlace` for a destination. Where one account or place is not enough:
+`VARIANTS`, name → how to make it (from the server, for a target). `UNTAGGED`: variants whose settings rule out tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.servers import ServerMissing
+from vaultkeeper.registry import Registry
+
+REGISTRY = Registry()
+Case = tuple[str, str]  # kind, variant
+
+
+def has_server(kind: str) -> bool:
+    return find_spec(f"tests.servers.{kind}") is not None
+
+
+def servers(kind: str) -> ModuleType:
+    return import_module(f"tests.servers.{kind}")
+
+
+def variants(kind: str) -> Mapping[str, Callable[..., Any] | None]:
+    """None: what `start` offers."""
+    found: Mapping[str, Callable[..., Any] | None] = getattr(servers(kind), "VARIANTS", {"plain": None})
+    return found
+
+
+def cases(group: str) -> list[Case]:
+    """Every variant of every kind that can be tried."""
+    return [(kind, variant) for kind in REGISTRY.kinds(group) if has_server(kind) for variant in variants(kind)]
+
+
+def class_name(kind: str, variant: str) -> str:
+    return "Test" + "".join(part.title() for part in f"{kind}_{variant}".split("_"))
+
+
+def started(kind: str, make: Callable[[], Any]) -> Any:
+    """A running system; without its binary the test is skipped, which CI does not allow."""
+    try:
+        return make()
+    except ServerMissing as missing:
+        pytest.skip(f"{kind}: {missing}")
