@@ -89,7 +89,7 @@ def _last_begun(rotation: Rotation) -> int:
 
 
 def enter(rotation: Rotation, at: int, now: datetime) -> Rotation:
-    """Stand before a phase of the present track, with nothing of it begun."""
+    """Stand before a phase of the present track, with nothing of it begun; unless it was reached once before."""
     return replace(
         rotation,
         at=at,
@@ -97,7 +97,7 @@ def enter(rotation: Rotation, at: int, now: datetime) -> Rotation:
         state=State.RUNNING,
         begun=False,
         outcome_unknown=False,
-        doubted=False,
+        doubted=rotation.direction is Direction.FORWARD and at <= rotation.reached,
         settled=frozenset(),
         tries=0,
         waiting=None,
@@ -152,8 +152,9 @@ def resumed(rotation: Rotation, now: datetime) -> Rotation:
     observe = replace(rotation, cause=None, detail="", outcome_unknown=True, doubted=True, failed_proofs=0)
     if rotation.direction is Direction.FORWARD:
         return replace(observe, state=State.RUNNING, tries=0, entered_at=now, not_before=None)
-    start = next(i for i, phase in enumerate(rotation.phases) if phase.step is Step.CREATE) + 1
-    return replace(enter(replace(observe, direction=Direction.FORWARD), start, now), doubted=True)
+    create = next(i for i, phase in enumerate(rotation.phases) if phase.step is Step.CREATE)
+    start = 0 if rotation.to_version is None else create + 1
+    return enter(replace(observe, direction=Direction.FORWARD), start, now)
 
 
 def sent_back(rotation: Rotation, now: datetime) -> Change:
