@@ -60,6 +60,9 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
     }
     if rotation.cause is Cause.STALE or rotation.cause is Cause.TARGET_WENT_BACK:
         nexts[State.PARKED] = f"vaultkeeper reconcile {name}"
+    if rotation.cause is Cause.ACCOUNT_IN_USE:
+        overwrite = f"vaultkeeper rotate {name} --replace   (no way back)"
+        nexts[rotation.state] = f"vaultkeeper adopt {name}   with the value that works, or   {overwrite}"
     return kind(
         f"{name}: {described(rotation)}",
         why=rotation.detail or (rotation.cause.value.replace("_", " ") if rotation.cause else ""),
@@ -72,6 +75,8 @@ def works_now(rotation: Rotation) -> str:
     """Which version works right now, judging by the journal."""
     old = f"v{rotation.from_version} (old)" if rotation.from_version else "no stored version"
     new = f"v{rotation.to_version} (new)"
+    if rotation.cause is Cause.ACCOUNT_IN_USE:
+        return "the value that the account has now, which is not in the store: nothing was changed"
     if rotation.cause is Cause.NONE_ACCEPTED:
         return "none of the stored versions was accepted"
     if rotation.cause is Cause.TARGET_WENT_BACK:
