@@ -200,7 +200,7 @@ class ServicePlace(SimulatedPlace):
         return b"foreign"
 
     def read_foreign(self, spec: DestinationSpec) -> bytes:
-        return self.world.consumers(str(spec.settings["system"]))["api"]["theirs"]
+        return self.world.consumers(str(spec.settings["system"]))["api"].get("theirs", b"")
 
 
 class SimulatedDestinationContract(DestinationContract):
