@@ -26,6 +26,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
 MAX_OUTPUT_BYTES = 8 << 20
+_TELLING_BYTES = 8  # a shorter value may stand in an argument by chance: "null" in /dev/null
 _QUOTED_BYTES = 400  # of stderr in an error: enough for a sentence, too little for a dump
 
 
@@ -92,7 +93,7 @@ def _judge(argv: Sequence[str], environment: Mapping[str, str], secrets: Sequenc
     if not argv or not os.path.isabs(argv[0]):
         raise ConfigurationInvalid("a command must begin with the absolute path of a program")
     seen = "\0".join([*argv, *environment.values()]).encode(errors="surrogateescape")
-    if any(secret and secret in seen for secret in secrets):
+    if any(len(secret) >= _TELLING_BYTES and secret in seen for secret in secrets):
         raise ConfigurationInvalid(f"the arguments of {argv[0]} hold a secret value, which every local user could read")
 
 

@@ -26,7 +26,7 @@ Format = Literal["dotenv", "yaml"]
 
 _ENVIRONMENT = {"SOPS_DISABLE_VERSION_CHECK": "1"}  # it asks GitHub otherwise
 _NO_KEY = 128  # cmd/sops/codes/codes.go: CouldNotRetrieveKey
-_MAC_MISMATCH = 51  # MacMismatch
+_ALTERED = (25, 51)  # ErrorDecryptingTree, MacMismatch
 _RULES = ("unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex")
 _BESIDE_KEYS = frozenset({"age", "lastmodified", "mac", "version", *_RULES})
 _DOTENV_AGE = re.compile(r"age__list_[0-9]+__map_(recipient|enc)")
@@ -111,12 +111,12 @@ def _call(
         return ran.stdout
     if ran.code == _NO_KEY:
         raise refused(No.PRIVILEGE, "sops: this identity is none of the file's recipients")
-    if ran.code == _MAC_MISMATCH:
-        raise refused(No.UNSUPPORTED, "sops: the file was altered by somebody without a key (MAC mismatch)")
+    if ran.code in _ALTERED:
+        raise refused(No.UNSUPPORTED, "sops: the file is damaged, or was altered by somebody without a key")
     if ran.code < 0:
         raise unknown(f"sops was ended by signal {-ran.code}")
-    said = ran.said if argv[0] == "decrypt" else "see `sops encrypt` by hand"  # encrypt quotes lines of the plaintext
-    raise refused(No.UNSUPPORTED, f"sops {argv[0]} exited {ran.code}: {said}")
+    # not what it said: sops quotes lines of the file, plaintext too
+    raise refused(No.UNSUPPORTED, f"sops {argv[0]} exited {ran.code}", next=f"try `sops {argv[0]}` by hand")
 
 
 def terms_of(metadata: Mapping[str, object]) -> Terms:

@@ -260,6 +260,7 @@ class _Yaml:
         if stored is not None:
             self._write(slot, _round_trip(stored)["v"])
             return
+        self._forget_comments(slot)
         trail: list[tuple[MutableMapping[str, Any], str]] = []
         node: Any = self.root
         for level in slot.split("."):
@@ -299,7 +300,12 @@ class _Yaml:
                 bare.append(slot)
         return bare
 
+    def _forget_comments(self, slot: str) -> None:
+        """Lines of a replaced text that only look like comments need not come back."""
+        self.comments -= _comments(self.get(slot) or b"")
+
     def _write(self, slot: str, value: object) -> None:
+        self._forget_comments(slot)
         *above, last = slot.split(".")
         node = self.root
         for level in above:

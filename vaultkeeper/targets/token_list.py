@@ -171,7 +171,10 @@ class TokenListTarget:
     # ---------------------------------------------------------------------------------------------------- small parts
 
     def _ask(self, token: bytes, deadline: Deadline) -> Login:
-        """Exit codes of a command, which reads the token on stdin: 0 accepted, 1 rejected, 75 throttled."""
+        """Exit codes of a command, which reads the token on stdin: 0 accepted, 1 rejected, 75 throttled.
+
+        Raises ConfigurationInvalid for an address that may not be asked.
+        """
         probe = self.settings.probe
         try:
             if isinstance(probe, HttpProbe):
@@ -225,7 +228,10 @@ class TokenListTarget:
         """A random token must be refused, or the checker checks nothing."""
         if self.settings.probe is None:
             return [Finding("unchecked", "without a `probe` nothing shows what the checker accepts", "give `probe`")]
-        said = self._ask(b"vk-" + os.urandom(24).hex().encode(), ctx.deadline)
+        try:
+            said = self._ask(b"vk-" + os.urandom(24).hex().encode(), ctx.deadline)
+        except ConfigurationInvalid as error:
+            return [Finding("refuse", error.what)]
         if said is Login.ACCEPTED:
             return [Finding("refuse", "the checker accepts any token", "give its receiver an `auth:` section")]
         if said is not Login.REJECTED:
