@@ -224,14 +224,13 @@ class _Builder:
             self.root = value
             return
         parent = self._stack[-1]
-        place = self._place(event)
         if isinstance(parent, Seq):
             parent.append(value)
-            parent.marks.append(place)
+            parent.marks.append(self._place(event))
             return
         waiting = self._keys[-1]
         if waiting is None:
-            self._keys[-1] = (self._key(event), place)
+            self._keys[-1] = (self._key(event), self._place(event))
             return
         self._keys[-1] = None
         key, place = waiting

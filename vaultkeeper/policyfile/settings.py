@@ -111,6 +111,11 @@ def _folder(file: str) -> str:
     return str(Path(file).absolute().parent)  # not resolve(): paths count from where people see the file
 
 
+@lru_cache(maxsize=4096)
+def _absolute(file: str, path: str) -> str:
+    return os.path.normpath(Path(_folder(file), path))
+
+
 @lru_cache(maxsize=256)
 def _names(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(info.alias or name for name, info in model.model_fields.items())
@@ -167,7 +172,7 @@ class _Walk:
         elif named[0] == "secret":
             self.reading.mentions.append(Mention(value.where("secret"), path, str(found["secret"])))
         elif named[0] == "file":
-            found["file"] = os.path.normpath(Path(_folder(value.where("file").file), str(found["file"])))
+            found["file"] = _absolute(value.where("file").file, str(found["file"]))
         return found
 
 
@@ -181,7 +186,7 @@ def _is_reference(value: Map) -> bool:
 def _explain(error: ValidationError, model: type[BaseModel], raw: Map, path: str, findings: Findings) -> None:
     """Pydantic's errors, those of the branches of one union as one."""
     told: dict[tuple[str, ...], tuple[Place, list[str]]] = {}
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+    for problem in _of_meant_branches(raw, error.errors(include_url=False, include_input=False, include_context=False)):
         location = problem["loc"]
         place, keys = _locate(raw, location)
         if problem["type"] == "extra_forbidden":
@@ -197,6 +202,25 @@ def _explain(error: ValidationError, model: type[BaseModel], raw: Map, path: str
         deeper = any(other[: len(keys)] == keys and len(other) > len(keys) for other in told)
         if not (keys and deeper):  # the branch of a union that was meant has more to say
             findings.add(place, ".".join((path, *keys)), " or ".join(dict.fromkeys(texts)))
+
+
+def _of_meant_branches(raw: Map, problems: Sequence[Any]) -> list[Any]:
+    """Without those of union branches that know fewer of the keys than another branch does."""
+    strange: dict[tuple[tuple[str, ...], str], int] = {}
+    for problem in problems:
+        if (branch := _branch(raw, problem["loc"])) is not None:
+            strange[branch] = strange.get(branch, 0) + (problem["type"] == "extra_forbidden")
+    least = {keys: min(n for (k, _), n in strange.items() if k == keys) for keys, _ in strange}
+    return [p for p in problems if (b := _branch(raw, p["loc"])) is None or strange[b] == least[b[0]]]
+
+
+def _branch(raw: Map, location: tuple[int | str, ...]) -> tuple[tuple[str, ...], str] | None:
+    """The keys to a union and its branch, as pydantic names it, where the error lies inside one."""
+    for end, step in enumerate(location[:-1]):
+        _, keys = _locate(raw, location[: end + 1])
+        if len(keys) <= end and isinstance(step, str):
+            return keys, step
+    return None
 
 
 def _locate(raw: Map, location: tuple[int | str, ...]) -> tuple[Place, tuple[str, ...]]:

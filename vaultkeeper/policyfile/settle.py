@@ -165,7 +165,7 @@ def _value(secret: Secret) -> tuple[str, ...] | None:
     if secret.is_own("fields"):
         secret.fault("fields", "expected only where a person gives the value (strategy manual)")
     if secret.get("generator") is None:
-        if not secret.raw.get("generator"):
+        if not {"generator", "static"} & secret.raw.keys():
             secret.fault("", "expected a `generator`, a `static` text, or a target that is manual or minted")
         return None
     part = Part(secret.get("generator"), f"{secret.name}.generator", secret.reading)
