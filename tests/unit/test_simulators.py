@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vaultkeeper.errors import AlreadyOpen, AuditUnwritable, EnvelopeInvalid, EpochLost, Locked, StoreFull
+from vaultkeeper.errors import AlreadyOpen, AuditUnwritable, EnvelopeInvalid, EpochLost, Locked, NotFound, StoreFull
 from vaultkeeper.model.outcome import (
     Confirmed,
     Done,
@@ -441,6 +441,31 @@ def test_numbers_are_never_reused_except_by_a_restored_store() -> None:
     assert store.next_number("s") == 9
     store.restore(backup)
     assert store.next_number("s") == 1
+
+
+def test_a_change_with_an_unknown_version_changes_nothing() -> None:
+    store = MemoryStore()
+    opened = store.open_rotation(rotation(), Change())
+    with pytest.raises(NotFound):
+        store.commit(Change(replace(opened, at=1), record(1), {9: VersionChange(verified=True)}))
+    assert (store.rotation("r1"), store.versions("s")) == (opened, ())
+
+
+def test_an_open_rotation_is_not_forgotten_nor_a_labelled_value_discarded() -> None:
+    store = MemoryStore()
+    store.amend("s", Change(new_version=record(1)))
+    store.amend("s", Change(new_version=record(2), labels={StagingLabel.CURRENT: 2}))
+    store.discard_sealed("s", [1, 2])
+    assert [version.sealed for version in store.versions("s")] == [None, b"sealed"]
+    store.open_rotation(rotation(), Change())
+    with pytest.raises(AlreadyOpen):
+        store.forget("s")
+
+
+def test_a_clock_that_was_set_back_does_not_block_an_account_for_ever() -> None:
+    store, budget = MemoryStore(), (1, timedelta(minutes=5))
+    store.spend_login("a", "host", budget, START + timedelta(days=3000))
+    assert store.spend_login("a", "host", budget, START) is None
 
 
 def test_a_lock_is_exclusive_and_a_kill_frees_it() -> None:

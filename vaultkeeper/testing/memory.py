@@ -153,12 +153,15 @@ class MemoryStore:
         return sorted({*self.disk.versions, *(r.secret for r in self.disk.rotations.values())})
 
     def discard_sealed(self, secret: str, numbers: Sequence[int]) -> None:
+        """Values of labelled versions stay, whoever asks."""
+        gone = set(numbers) - set(self.labels(secret).values())
         self.disk.versions[secret] = tuple(
-            replace(v, sealed=None) if v.number in numbers else v for v in self.versions(secret)
+            replace(v, sealed=None) if v.number in gone else v for v in self.versions(secret)
         )
 
     def forget(self, secret: str) -> None:
-        """Numbers and epochs stay: a secret of the same name never reuses them."""
+        """Numbers and epochs stay: a secret of the same name never reuses them. Raises AlreadyOpen."""
+        self._none_open(self.disk, secret)
         for kept in (self.disk.versions, self.disk.labels, self.disk.pauses):
             kept.pop(secret, None)
         self.disk.rotations = {i: r for i, r in self.disk.rotations.items() if r.secret != secret}
@@ -186,7 +189,8 @@ class MemoryStore:
         return max(len(self._charges(key, window, now)) for key in _charged(account, address))
 
     def _charges(self, key: str, window: timedelta, now: datetime) -> tuple[datetime, ...]:
-        return tuple(at for at in self.disk.charges.get(key, ()) if at > now - window)
+        """Those charged before a clock was set back do not count: they would block an account for years."""
+        return tuple(at for at in self.disk.charges.get(key, ()) if now - window < at <= now + window)
 
     # ------------------------------------------------------------------------------------ the rest
 
@@ -237,6 +241,8 @@ class MemoryStore:
             records[change.new_version.number] = change.new_version
             disk.numbers[secret] = max(disk.numbers.get(secret, 0), change.new_version.number)
         for number, facts in (change.facts or {}).items():
+            if number not in records:
+                raise NotFound(f"{secret} has no version {number}")
             records[number] = _amended(records[number], facts)
         disk.versions[secret] = tuple(records[number] for number in sorted(records))
         labels = {**disk.labels.get(secret, {}), **(change.labels or {})}
