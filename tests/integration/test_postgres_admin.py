@@ -29,6 +29,7 @@ from tests.integration.postgres_kit import (
 )
 from tests.servers import TestAccount
 from tests.servers.postgres import PostgresServer, every_postgres
+from vaultkeeper.access.postgres_roles import UNLISTED
 from vaultkeeper.model.outcome import Basis, Done, Login, No, Refused, Usage
 from vaultkeeper.targets.postgres import PostgresTarget
 
@@ -191,7 +192,6 @@ def test_the_functions_of_doctor_reach_no_other_account_and_take_no_plain_passwo
     calls = {
         "SELECT vaultkeeper.set_login(%s, %s, true)": ["x", None],
         "SELECT vaultkeeper.set_comment(%s, 'x')": [],
-        "SELECT vaultkeeper.verifier(%s)": [],
     }
     with postgres.connect(admin.username, file.read_text()) as session:
         for call, values in calls.items():
@@ -199,6 +199,9 @@ def test_the_functions_of_doctor_reach_no_other_account_and_take_no_plain_passwo
                 arguments = [other.username, *([value] if values else [])]
                 with pytest.raises(Exception, match="insufficient_privilege"):
                     session.execute(sql.SQL(call), arguments)
+        with pytest.raises(Exception, match="permission denied"):
+            session.execute("INSERT INTO vaultkeeper.accounts VALUES (%s)", [other.username])
+        assert session.execute("SELECT vaultkeeper.verifier(%s)", [other.username]).fetchone() == (UNLISTED,)
         with pytest.raises(Exception, match="invalid_parameter_value"):
             session.execute("SELECT vaultkeeper.set_login(%s, 'plain', true)", [account.username])
     with (
@@ -206,7 +209,16 @@ def test_the_functions_of_doctor_reach_no_other_account_and_take_no_plain_passwo
         pytest.raises(Exception, match="permission denied"),
     ):
         session.execute("SELECT vaultkeeper.verifier(%s)", [account.username])
-    assert refused_set(open_target(other, admin=settings_of(account)["admin"], user=other.username)) is None
+    elsewhere = open_target(other, admin=admin)
+    assert [text for text, _ in refusals(elsewhere)] == [
+        f"the functions of schema vaultkeeper do not reach {other.username}"
+    ]
+    assert refused_set(elsewhere) is No.PRIVILEGE
+    assert seen(elsewhere, adopted(elsewhere, other.username, other.password)).basis is Basis.LOGIN
+    run(postgres, refusals(elsewhere)[0][1])
+    assert refusals(elsewhere) == []
+    assert refused_set(elsewhere) is None
+    assert seen(elsewhere).basis is Basis.VERIFIER
 
 
 def test_functions_that_no_superuser_owns_are_not_given_anything(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vaultkeeper.access.postgres import Row, Session
-from vaultkeeper.access.postgres_roles import FUNCTIONS
+from vaultkeeper.access.postgres_roles import FUNCTIONS, UNLISTED, verifiers
 from vaultkeeper.model.outcome import Finding
 
 OLDEST = 120000
 ADMIN_OPTION_NEEDED = 160000
+ALL_FUNCTIONS = frozenset({"verifier", "set_login", "set_comment"})
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def findings(session: Session, plan: Plan) -> list[Finding]:
         _SERVER, _ACCOUNTS.format(names, owner), _OWNER.format(owner), FUNCTIONS
     )
     functions = frozenset(str(row["name"]) for row in offered)
+    reached = _reached(session, plan.accounts) if functions >= ALL_FUNCTIONS else None
     found = list(_about_server(session, server, plan))
     known = {str(row["name"]): row for row in accounts}
     for name in plan.accounts:
@@ -46,7 +48,7 @@ def findings(session: Session, plan: Plan) -> list[Finding]:
         if row is None:
             found += _about_missing(session, name, server, owners, plan)
         else:
-            found += _about_account(session, row, server, functions, plan)
+            found += _about_account(session, row, server, reached, plan)
     if plan.owner and not owners:
         found.append(
             Finding("refuse", f"the owner role {plan.owner} does not exist", f"CREATE ROLE {quoted(plan.owner)}")
@@ -75,6 +77,10 @@ FROM pg_catalog.pg_roles r WHERE r.rolname IN ({0})"""
 _OWNER = """
 SELECT pg_catalog.pg_has_role(current_user, o.oid, 'MEMBER WITH ADMIN OPTION') AS admin
 FROM pg_catalog.pg_roles o WHERE o.rolname = {0}"""
+
+
+def _reached(session: Session, names: Sequence[str]) -> frozenset[str]:
+    return frozenset(name for name, stored in verifiers(session, names).items() if stored != UNLISTED)
 
 
 def _about_server(session: Session, server: Row, plan: Plan) -> Iterator[Finding]:
@@ -109,7 +115,9 @@ def _about_server(session: Session, server: Row, plan: Plan) -> Iterator[Finding
         )
 
 
-def _about_account(session: Session, row: Row, server: Row, functions: frozenset[str], plan: Plan) -> Iterator[Finding]:
+def _about_account(
+    session: Session, row: Row, server: Row, reached: frozenset[str] | None, plan: Plan
+) -> Iterator[Finding]:
     name = str(row["name"])
     if row["expired"] == "t":
         next_step = f"ALTER ROLE {quoted(name)} VALID UNTIL 'infinity'"
@@ -120,7 +128,13 @@ def _about_account(session: Session, row: Row, server: Row, functions: frozenset
     if row["login"] != "t" and not plan.alternating:
         yield Finding("refuse", f"{name} has NOLOGIN", f"ALTER ROLE {quoted(name)} LOGIN")
     if plan.admin is not None and server["super"] != "t":
-        yield from _about_power(session, row, server, functions, plan.admin)
+        if reached is None:
+            yield from _about_power(session, row, server, plan.admin)
+        elif name in reached:
+            yield Finding("ok", f"{plan.admin} changes {name} through the functions of schema vaultkeeper")
+        else:
+            next_step = f"INSERT INTO vaultkeeper.accounts VALUES ({_literal(name)})"  # noqa: S608 - for a person
+            yield Finding("refuse", f"the functions of schema vaultkeeper do not reach {name}", next_step)
     if plan.owner and row["super"] != "t":
         if row["member"] == "f":
             next_step = f"GRANT {quoted(plan.owner)} TO {quoted(name)}"
@@ -132,12 +146,9 @@ def _about_account(session: Session, row: Row, server: Row, functions: frozenset
             yield Finding("warn", f"what {name} makes will belong to it, not to {plan.owner}", next_step)
 
 
-def _about_power(session: Session, row: Row, server: Row, functions: frozenset[str], admin: str) -> Iterator[Finding]:
+def _about_power(session: Session, row: Row, server: Row, admin: str) -> Iterator[Finding]:
     """Whether the admin, who is no superuser, may change this account."""
     name = str(row["name"])
-    if {"set_login", "set_comment"} <= functions:
-        yield Finding("ok", f"{admin} changes {name} through the functions of schema vaultkeeper")
-        return
     if row["super"] == "t":
         yield Finding(
             "refuse",
@@ -232,16 +243,18 @@ ALTER ROLE {admin} CREATEROLE;
 
 
 def _functions(plan: Plan, admin: str) -> str:
-    names = ", ".join(_literal(name).strip() for name in plan.accounts)
-    guard = f"IF account NOT IN ({names}) THEN RAISE insufficient_privilege; END IF;"
+    names = ", ".join(f"({_literal(name)})" for name in plan.accounts)
+    guard = "IF NOT EXISTS (SELECT FROM vaultkeeper.accounts a WHERE a.name = account) THEN"
     head = "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $vaultkeeper$\nBEGIN"
     return f"""CREATE SCHEMA IF NOT EXISTS vaultkeeper;
+CREATE TABLE IF NOT EXISTS vaultkeeper.accounts (name name PRIMARY KEY);
+INSERT INTO vaultkeeper.accounts VALUES {names} ON CONFLICT DO NOTHING;
 CREATE OR REPLACE FUNCTION vaultkeeper.verifier(account name) RETURNS text {head}
-  {guard}
+  {guard} RETURN '{UNLISTED}'; END IF;
   RETURN (SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = account);
 END $vaultkeeper$;
 CREATE OR REPLACE FUNCTION vaultkeeper.set_login(account name, verifier text, login boolean) RETURNS void {head}
-  {guard}
+  {guard} RAISE insufficient_privilege; END IF;
   IF verifier !~ '^SCRAM-SHA-256[$][0-9]+:[A-Za-z0-9+/=]+[$][A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+$' THEN
     RAISE invalid_parameter_value;
   END IF;
@@ -249,7 +262,7 @@ CREATE OR REPLACE FUNCTION vaultkeeper.set_login(account name, verifier text, lo
     CASE WHEN login THEN 'LOGIN' WHEN NOT login THEN 'NOLOGIN' ELSE '' END, verifier);
 END $vaultkeeper$;
 CREATE OR REPLACE FUNCTION vaultkeeper.set_comment(account name, note text) RETURNS void {head}
-  {guard}
+  {guard} RAISE insufficient_privilege; END IF;
   EXECUTE format('COMMENT ON ROLE %I IS %L', account, note);
 END $vaultkeeper$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA vaultkeeper FROM PUBLIC;

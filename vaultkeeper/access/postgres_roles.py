@@ -19,6 +19,8 @@ _TAG = re.compile(r"\s?\[vaultkeeper installation=(\S+) secret=(\S+) generation=
 BUSY = {"23505", "40001", "40P01", "42710", "55P03", "57014"}  # lock or statement time-outs, a racing writer
 PASSING = ("53", "58")  # out of memory, disk or connections; I/O errors: the transaction is undone, later it may work
 
+UNLISTED = "not in vaultkeeper.accounts"  # no stored form of any password, so `matches` cannot tell
+
 FUNCTIONS = """
 SELECT p.proname AS name FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
@@ -123,11 +125,16 @@ FROM pg_catalog.{"pg_authid" if known else "pg_roles"} r WHERE r.rolname IN ({se
     functions = frozenset(str(row["name"]) for row in offered)
     if "verifier" not in functions:
         return Roles(_by_name(rows, readable=False), readable=False, functions=functions)
-    values = ", ".join(f"({name}::name)" for name in map(session.literal, names))
-    stored = session.run(f"SELECT n AS name, vaultkeeper.verifier(n) AS stored FROM (VALUES {values}) v(n)")[0]  # noqa: S608 - as above
-    forms = {row["name"]: row["stored"] for row in stored}
-    rows = [{**row, "stored": forms.get(row["name"])} for row in rows]
+    forms = verifiers(session, names)
+    rows = [{**row, "stored": forms.get(str(row["name"]))} for row in rows]
     return Roles(_by_name(rows, readable=True), readable=True, functions=functions)
+
+
+def verifiers(session: Session, names: Sequence[str]) -> Mapping[str, str | None]:
+    """Stored forms by the SECURITY DEFINER function; UNLISTED for an account that it does not reach."""
+    values = ", ".join(f"({name}::name)" for name in map(session.literal, names))
+    rows = session.run(f"SELECT n AS name, vaultkeeper.verifier(n) AS stored FROM (VALUES {values}) v(n)")[0]  # noqa: S608 - as above
+    return {str(row["name"]): row["stored"] for row in rows}
 
 
 def _by_name(rows: Sequence[Row], *, readable: bool) -> Mapping[str, Role]:

@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access import postgres as pg
 from vaultkeeper.access import postgres_advice as advice
 from vaultkeeper.access import postgres_roles as roles
+from vaultkeeper.access.settings import PolicyPath, Shape
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import (
@@ -57,11 +58,7 @@ def _off(value: object) -> object:
 Account = Annotated[str, BeforeValidator(lambda name: _account(name) if isinstance(name, str) else name)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Admin(_Model):
+class Admin(Shape):
     """The account that changes the others."""
 
     username: Account = Field(description="its role name")
@@ -69,20 +66,22 @@ class Admin(_Model):
     database: str = Field(default="postgres", description="the database it logs in to")
 
 
-class Tls(_Model):
+class Tls(Shape):
     """An authority of one's own."""
 
-    ca: str = Field(description="PEM file of the authority that signed the server's certificate")
+    ca: PolicyPath = Field(description="PEM file of the authority that signed the server's certificate")
 
 
-class PostgresSettings(_Model):
+class PostgresSettings(Shape):
     """What a policy says beside `kind: postgres`."""
 
     host: str = Field(min_length=1, description="a name, an IP address, or the absolute folder of a Unix socket")
     port: int = Field(default=5432, ge=1, le=65535)
     database: str = Field(default="postgres", min_length=1, description="where test logins go")
     user: Account | None = Field(default=None, description="the account of `strategy: single`")
-    users: tuple[Account, Account] | None = Field(default=None, description="the two of `alternating_users`")
+    users: tuple[Account, Account] | None = Field(
+        default=None, strict=False, description="the two of `alternating_users`"
+    )
     admin: Admin | Literal["self"] = Field(description="who changes the password; `self`: the account itself")
     owner_role: Account | None = Field(
         default=None, description="the role that both users act as and that owns objects"
