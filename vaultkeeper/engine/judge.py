@@ -145,12 +145,13 @@ def _judge_none_accepted(rotation: Rotation, seen: Seen, now: datetime) -> Chang
         return _nothing_concluded(rotation, seen, seen.previous, now)
     if seen.previous is Login.ACCEPTED:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
-    target = rotation.policy.target
+    target, phase = rotation.policy.target, rotation.phase
     nothing_before = rotation.from_version is None
+    if nothing_before and rotation.direction is Direction.BACK:  # as it was before the first version
+        return advance(rotation, now) if phase and phase.step is Step.SET else Change(_again(rotation))
     if (nothing_before or rotation.options.replace) and target is not None and not target.self_service:
-        return Change(_again(rotation))
-    wants_none = not _wanted(rotation)[0] and rotation.direction is Direction.BACK
-    return advance(rotation, now) if wants_none else park(rotation, Cause.NONE_ACCEPTED, seen.detail)
+        return Change(_rewound(rotation, now))
+    return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
 
 
 def _nothing_concluded(rotation: Rotation, seen: Seen, answer: Login | None, now: datetime) -> Change:
@@ -171,6 +172,12 @@ def _acceptance(rotation: Rotation, accept: tuple[End, ...], refuse: tuple[End, 
     for end in refuse:
         facts |= version_fact(rotation, end, VersionChange(acceptance=Acceptance.REFUSED))
     return facts
+
+
+def _set_again(rotation: Rotation) -> Facts:
+    """On the way back nothing is tested: the target's own word is the last fact about C."""
+    accept, _ = _wanted(rotation)
+    return _acceptance(rotation, accept, ()) if rotation.direction is Direction.BACK else {}
 
 
 def _again(rotation: Rotation) -> Rotation:
@@ -195,7 +202,7 @@ def judge_result(rotation: Rotation, result: Result, now: datetime, facts: Facts
     """Of create, mint, prepare, set, retire and release."""
     match result:
         case Done():
-            return advance(rotation, now, facts)
+            return advance(rotation, now, facts if facts is not None else _set_again(rotation))
         case NotYet():
             reason = Waiting.INPUT if _at_step(rotation, Step.CREATE) else Waiting.DEPENDENCY
             return wait(rotation, reason, now + result.after, tuple(result.waiting_for), result.reason)

@@ -154,7 +154,7 @@ def resumed(rotation: Rotation, now: datetime) -> Rotation:
         return replace(observe, state=State.RUNNING, tries=0, entered_at=now, not_before=None)
     create = next(i for i, phase in enumerate(rotation.phases) if phase.step is Step.CREATE)
     start = 0 if rotation.to_version is None else create + 1
-    return enter(replace(observe, direction=Direction.FORWARD), start, now)
+    return replace(enter(replace(observe, direction=Direction.FORWARD), start, now), outcome_unknown=True)
 
 
 def sent_back(rotation: Rotation, now: datetime) -> Change:

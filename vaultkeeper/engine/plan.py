@@ -203,10 +203,12 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
     puts consumers back first, because the target still accepts both.
     """
     begun = rotation.phases[: rotation.reached + 1]
-    at_target = any(p.step in {Step.SET, Step.MINT} for p in begun)
-    at_checker = any(p.step is Step.DELIVER and p.audience is CHECKER for p in begun)
-    handed_over = [p for p in begun if p.step is Step.DELIVER and p.audience is CONSUMERS]
     one_at_a_time = shape.strategy in ONE_AT_A_TIME
+    copied = shape.values_exist and not one_at_a_time and any(p.step is Step.CREATE for p in begun)
+    doubtful = rotation.phases if copied else begun  # PREVIOUS's value may still be accepted: its retirement was cancelled
+    at_target = any(p.step in {Step.SET, Step.MINT, Step.RETIRE} for p in doubtful)
+    at_checker = any(p.step is Step.DELIVER and p.audience is CHECKER for p in doubtful)
+    handed_over = [p for p in begun if p.step is Step.DELIVER and p.audience is CONSUMERS]
     if shape.first and one_at_a_time and (at_target or at_checker):
         return None
     c = () if shape.first else C

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vaultkeeper.engine.judge import needs_observation
 from vaultkeeper.engine.plan import one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
-from vaultkeeper.model.rotation import Audience, Cause, Direction, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Rotation, State, Step, Waiting
 
 
 def consumers_served(rotation: Rotation) -> bool:
@@ -72,11 +72,9 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
 
 
 def works_now(rotation: Rotation) -> str:
-    """Which version works right now, judging by the journal."""
+    """Which version works right now, judging by the journal. Before the colon stands only what is certain."""
     old = f"v{rotation.from_version} (old)" if rotation.from_version else "no stored version"
     new = f"v{rotation.to_version} (new)"
-    if rotation.cause is Cause.ACCOUNT_IN_USE:
-        return "the value that the account has now, which is not in the store: nothing was changed"
     if rotation.cause is Cause.NONE_ACCEPTED:
         return "none of the stored versions was accepted"
     if rotation.cause is Cause.TARGET_WENT_BACK:
@@ -85,9 +83,20 @@ def works_now(rotation: Rotation) -> str:
         return f"{new}: every consumer runs on it; {old} may still be accepted"
     if rotation.state is State.ROLLED_BACK or not needs_observation(rotation):
         return f"{old}: target and consumers are on it"
-    begun_delivery = any(
-        p.step is Step.DELIVER and p.audience is Audience.CONSUMERS for p in rotation.phases[: rotation.reached + 1]
-    )
-    if consumers_served(rotation):
-        return f"{old} and {new}" if begun_delivery else f"{old}: every consumer is on it"
-    return f"{old} or {new}: the target may accept only one of them"
+    if one_at_a_time(rotation.policy):
+        first = rotation.from_version is None
+        return f"nothing for certain: the target may accept {new}" if first else f"{old} or {new}: one of them, not both"
+    if not _new_is_accepted(rotation):
+        return f"{old}: the target accepts it, {new} may be refused"
+    return f"{old} and {new}: the target accepts both" if rotation.from_version else f"{new}: it was proven"
+
+
+def _new_is_accepted(rotation: Rotation) -> bool:
+    """Was P proven, and has nothing since begun to take it away?"""
+    if rotation.cause is Cause.REJECTED:
+        return False
+    proven = max((i for i, phase in enumerate(rotation.phases) if phase.step is Step.TEST), default=-1)
+    if rotation.direction is Direction.FORWARD:
+        return rotation.at > proven and not any(End.TO in phase.refuse for phase in rotation.phases[: rotation.at + 1])
+    undone = (i for i, p in enumerate(rotation.back) if p.step is Step.SET or p.audience is Audience.CHECKER)
+    return rotation.reached > proven and rotation.at < next(undone, len(rotation.back))

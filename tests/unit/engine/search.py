@@ -1,0 +1,286 @@
+"""Walks every reachable state of a `Case` and says what is wrong with each.
+
+A violation carries the path that leads to it, so that it can be read as a story and replayed by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from tests.unit.engine.abstract import FOREIGN, ORPHAN, Edge, Engine, Kind, Ledger, Point
+from tests.unit.engine.cases import Case
+from vaultkeeper.engine import judge, verdict
+from vaultkeeper.model.rotation import ENDED, Cause, Direction, Purpose, Rotation, State, Step
+from vaultkeeper.model.secret import Acceptance, Strategy
+
+ENOUGH = 400  # steps without faults in which everything has ended, or it never does
+PERSONS_TURN = frozenset({State.PARKED, State.AMBIGUOUS})
+
+
+@dataclass
+class Found:
+    """What a search found. `ends`: how often each documented end was reached."""
+
+    case: Case
+    states: int = 0
+    edges: int = 0
+    ends: dict[str, int] = field(default_factory=dict)
+    violations: dict[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{name} {count}" for name, count in sorted(self.ends.items()))
+        return f"{self.case.name:42} {self.states:7} states {self.edges:8} edges   {ends}"
+
+
+class Search:
+    """Breadth first, so that the first path to a violation is a shortest one."""
+
+    def __init__(self, case: Case, *, stop_at_first: bool = False) -> None:
+        self.engine = Engine(case)
+        self.found = Found(case)
+        self.case = case
+        self.stop_at_first = stop_at_first
+        self._came: dict[Point, tuple[Point, str] | None] = {}
+        self._calm: dict[Point, Point] = {}
+
+    def run(self) -> Found:
+        start = self.engine.start()
+        self._came[start] = None
+        queue = deque([start])
+        while queue and not (self.stop_at_first and self.found.violations):
+            at = queue.popleft()
+            self._note(at, judge_state(self.engine, at))
+            for edge in self.engine.edges(at):
+                self.found.edges += 1
+                if edge.kind is Kind.CALM:
+                    self._calm[at] = edge.to
+                if edge.stops:
+                    self._note(at, judge_stop(self.engine, edge.to))
+                if edge.to not in self._came:
+                    self._came[edge.to] = (at, edge.label)
+                    queue.append(edge.to)
+        self.found.states = len(self._came)
+        if not (self.stop_at_first and self.found.violations):
+            self._judge_convergence()
+        return self.found
+
+    # ----------------------------------------------------------------------------------------------------- convergence
+
+    def _judge_convergence(self) -> None:
+        """Invariant 7: when faults stop, one restart reaches an end, or a person's turn that says so."""
+        ends: dict[Point, Point] = {}
+        for at in self._came:
+            path, here = [], at
+            while here not in ends and here in self._calm and len(path) < ENOUGH:
+                path.append(here)
+                here = self._calm[here]
+                if here.live is None and self._is_a_stop(here):
+                    break
+            end = ends.get(here, here)
+            if len(path) >= ENOUGH:
+                self._note(at, ["it never ends, though nothing goes wrong any more"])
+                return
+            ends.update(dict.fromkeys(path, end))
+            if at.live is None:
+                self._judge_restart(at, end)
+
+    def _is_a_stop(self, at: Point) -> bool:
+        rotation = self.engine.rotation(at.durable)
+        return not rotation.open or rotation.state in PERSONS_TURN
+
+    def _judge_restart(self, at: Point, end: Point) -> None:
+        before, after = self.engine.rotation(at.durable), self.engine.rotation(end.durable)
+        if not before.open:
+            name = before.state.value
+            self.found.ends[name] = self.found.ends.get(name, 0) + 1
+            return
+        if before.state in PERSONS_TURN:
+            name = f"{before.state.value}({before.cause.value if before.cause else '?'})"
+            self.found.ends[name] = self.found.ends.get(name, 0) + 1
+        if after.open and not stuck_with_reason(self.case, at, after):
+            self._note(at, [f"one restart without faults ends in {verdict.described(after)}: {after.detail}"])
+
+    # ------------------------------------------------------------------------------------------------------------ notes
+
+    def _note(self, at: Point, wrongs: Iterator[str] | list[str]) -> None:
+        for wrong in wrongs:
+            self.found.violations.setdefault(wrong, self.story(at))
+
+    def story(self, at: Point) -> list[str]:
+        told: list[str] = []
+        here: Point | None = at
+        while here is not None:
+            came = self._came[here]
+            ledger = here.live or here.durable
+            rotation = self.engine.rotation(ledger)
+            phase = rotation.phase.step.value if rotation.phase else "end"
+            world = here.world
+            told.append(
+                f"{came[1] if came else 'opened'}  →  {rotation.direction.value} {rotation.at}:{phase} "
+                f"{rotation.state.value}{' in doubt' if rotation.outcome_unknown else ''}; "
+                f"accepts {sorted(world.accepted)}; consumers {[sorted(g.may_run | {g.written}) for g in world.groups]}"
+                f"{'' if here.live else '; no process'}"
+            )
+            here = came[0] if came else None
+        return told[::-1]
+
+
+def stuck_with_reason(case: Case, at: Point, after: Rotation) -> bool:
+    """A person's turn that no restart can end: the target was put back, or nobody can undo the first version."""
+    if after.cause is Cause.CHECKS_NOTHING:
+        return after.direction is Direction.BACK and after.phase is None
+    no_restart_helps = {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.UNSUPPORTED, Cause.NO_WAY_BACK}
+    return at.world.restored and after.cause in no_restart_helps
+
+
+# ------------------------------------------------------------------------------------------------------------ every state
+
+
+def judge_state(engine: Engine, at: Point) -> Iterator[str]:
+    """What holds at every instant, whatever was killed."""
+    case, world = engine.case, at.world
+    stored = {value for _, value in at.durable.values}
+    rotations = [engine.rotation(ledger) for ledger in (at.durable, at.live) if ledger]
+    visible = {value for group in world.groups for value in group.written}
+    if case.strategy is not Strategy.MANUAL:  # there a person made the value, at its system
+        visible |= world.accepted
+    if visible - stored - {FOREIGN, ORPHAN}:
+        yield f"durable before visible: {sorted(visible - stored)} is nowhere stored"
+    begins_with_one = not case.first or (any(r.finished for r in rotations) and not world.restored)
+    if case.checked and begins_with_one and not world.accepted & stored:
+        yield "reachable: no stored version is accepted"
+    if not consumers_hold_accepted(engine, at) and not excused(engine, at, rotations):
+        yield "a consumer holds a refused value"
+    if case.strategy is Strategy.PREVIOUS_KEYS:
+        yield from _keys_everywhere(at)
+
+
+def consumers_hold_accepted(engine: Engine, at: Point) -> bool:
+    if not engine.case.checked:
+        return True
+    held = {values[0] for group in at.world.groups for values in (group.written, *group.may_run) if values}
+    return held <= at.world.accepted
+
+
+def excused(engine: Engine, at: Point, rotations: list[Rotation]) -> bool:
+    """The stated gap of `single`, after a restored target, after --cut: until the next command has brought it to an end."""
+    if at.world.restored or any(was_restored(r) for r in rotations):
+        return True
+    if any(rotation.unverified.startswith("cut ") for rotation in rotations):
+        return True
+    return any(in_the_gap(engine.case, rotation) for rotation in rotations)
+
+
+def was_restored(rotation: Rotation) -> bool:
+    return False
+
+
+def in_the_gap(case: Case, rotation: Rotation) -> bool:
+    """Between the set that refuses the old value and the end of the deliveries; and the same on the way back."""
+    return (
+        case.strategy is Strategy.SINGLE
+        and rotation.open
+        and not rotation.finished
+        and judge.needs_observation(rotation)
+    )
+
+
+def _keys_everywhere(at: Point) -> Iterator[str]:
+    """Whatever one consumer encrypts, every other can read."""
+    lists = [values for group in at.world.groups for values in (group.written, *group.may_run) if values]
+    unread = {mine[0] for mine in lists for other in lists if mine[0] not in other}
+    if unread:
+        yield f"data encrypted with {sorted(unread)} cannot be read everywhere"
+
+
+# ------------------------------------------------------------------------------------------------------ where a command ends
+
+
+def judge_stop(engine: Engine, at: Point) -> Iterator[str]:
+    """Exit code, cause, next command; and for an end, that all is as that end says."""
+    rotation = engine.rotation(at.durable)
+    code = verdict.exit_code(rotation)
+    told = verdict.told(rotation)
+    served = consumers_hold_accepted(engine, at)
+    unknowing = at.world.restored or rotation.unverified.startswith("cut ")
+    if code in {0, 5} and not served and not unknowing:
+        yield f"exit {code} in {verdict.described(rotation)}, but a consumer holds a refused value"
+    if rotation.state in PERSONS_TURN and (rotation.cause is None or told is None or not told.next or not told.why):
+        yield f"{verdict.described(rotation)} names no cause or no next command"
+    if told is not None and not unknowing and engine.case.checked:
+        yield from _says_what_works(at, told.works)
+    if rotation.state in ENDED:
+        yield from _judge_end(engine, at, rotation)
+
+
+def _says_what_works(at: Point, works: str) -> Iterator[str]:
+    """The first clause names the versions that work: all of them, or with "or" one of them."""
+    claim = works.split(":")[0]
+    numbers = [int(number) for number in re.findall(r"v(\d+)", claim)]
+    accepted = [at.durable.value(number) in at.world.accepted for number in numbers]
+    if numbers and not (any(accepted) if " or " in claim else all(accepted)):
+        yield f"it says that {works!r}, which is not so"
+
+
+def _judge_end(engine: Engine, at: Point, rotation: Rotation) -> Iterator[str]:
+    case, world = engine.case, at.world
+    pending, current, previous = at.durable.labels
+    forward = rotation.state is State.DONE and rotation.purpose is not Purpose.REHEARSE
+    kept, left = rotation.to_version, rotation.from_version
+    if not forward:
+        kept, left = left, kept
+    if pending is not None:
+        yield f"{rotation.state.value}: a PENDING is left over"
+    if current != kept or (forward and previous != left):
+        yield f"{rotation.state.value}: the labels say v{current} and v{previous}, not v{kept} and v{left}"
+    value, other = at.durable.value(kept), at.durable.value(left)
+    before = engine.held_before() or None
+    for group in world.groups:
+        if group.written[:1] != ((value,) if value is not None else (before or ())[:1]):
+            yield f"{rotation.state.value}: a consumer holds {group.written}, not v{kept}"
+        if group.may_run != {group.written} and not rotation.unverified.startswith("cut "):
+            yield f"{rotation.state.value}: a consumer may not run on {group.written}"
+    if world.restored or not case.checked:
+        return
+    if value is not None and value not in world.accepted:
+        yield f"{rotation.state.value}: the target does not accept v{kept}"
+    if ORPHAN in world.accepted:
+        yield f"{rotation.state.value}: a minted value is left behind"
+    persons_task = case.strategy is Strategy.MANUAL and not forward
+    if other in world.accepted and other != value and not case.unverified and not persons_task:
+        yield f"{rotation.state.value}: the target still accepts v{left}"
+    verified = [number for number, fact in at.durable.facts if fact.verified]
+    if kept is not None and max(verified, default=None) != kept:
+        yield f"{rotation.state.value}: `get` resolves to v{max(verified, default=None)}, not to v{kept}"
+    acceptance = dict(at.durable.facts).get(kept or -1)
+    if acceptance is not None and acceptance.acceptance is Acceptance.REFUSED:
+        yield f"{rotation.state.value}: v{kept} is in use and recorded as refused"
+
+
+def search(case: Case, *, stop_at_first: bool = False) -> Found:
+    """Walk everything."""
+    return Search(case, stop_at_first=stop_at_first).run()
+
+
+if __name__ == "__main__":
+    import os
+    import sys
+    import time
+
+    from tests.unit.engine.cases import CASES
+
+    faults = int(sys.argv.pop(1)) if sys.argv[1:] and sys.argv[1].isdigit() else 2
+    for one in CASES:
+        one = replace(one, faults=faults)
+        if len(sys.argv) > 1 and not any(one.name.startswith(word) for word in sys.argv[1:]):
+            continue
+        began = time.monotonic()
+        result = search(one)
+        print(f"{result}   {time.monotonic() - began:.1f} s")
+        for wrong, path in result.violations.items():
+            print(f"  ✗ {wrong}")
+            for line in path[-int(os.environ.get("TAIL", "8")):]:
+                print(f"        {line}")
