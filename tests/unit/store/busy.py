@@ -57,6 +57,21 @@ def fill_then_finish(store: SqlStore, disk: Path) -> None:
     restarted.close()
 
 
+def restart_on_full_disk(store: SqlStore, disk: Path) -> None:
+    """Others fill the disk while nobody runs: opening alone takes room that is not there."""
+    store.open_rotation(rotation(), Change())
+    store.close()
+    fill_disk(disk)
+    restarted = open_store(disk, AUDIT_KEY, INSTALLATION, StillClock())
+    assert not (disk / "ballast").exists()
+    (found,) = restarted.open_rotations()
+    begun = restarted.take(found.id)
+    finish(restarted, begun, 1)
+    refuse_new(restarted)
+    finish(restarted, begun, 21)
+    restarted.close()
+
+
 def hit_limit_then_finish(store: SqlStore) -> None:
     """A file size limit (RLIMIT_FSIZE) or a quota is not ENOSPC, and means the same."""
     begun = store.open_rotation(rotation(), Change())
@@ -68,9 +83,7 @@ def hit_limit_then_finish(store: SqlStore) -> None:
 def fill(store: SqlStore, disk: Path | None = None) -> None:
     """Rotations of other secrets until there is no room: files beside ours first, then our own."""
     if disk is not None:
-        with (disk.parent / "others").open("wb", buffering=0) as file, suppress(OSError):
-            while file.write(bytes(4096)) == 4096:
-                pass
+        fill_disk(disk)
     number = 0
     try:
         while True:
@@ -78,6 +91,12 @@ def fill(store: SqlStore, disk: Path | None = None) -> None:
             store.open_rotation(rotation(f"other/{number}", detail="x" * 3000), Change())
     except StoreFull:
         return
+
+
+def fill_disk(disk: Path) -> None:
+    with (disk.parent / "others").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)) == 4096:
+            pass
 
 
 def refuse_new(store: SqlStore) -> None:
@@ -105,6 +124,8 @@ def main(how: str, directory: Path) -> None:
             count_syncs(store)
         case "fill":
             fill_then_finish(store, directory)
+        case "restart":
+            restart_on_full_disk(store, directory)
         case "limit":
             hit_limit_then_finish(store)
 

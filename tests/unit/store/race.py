@@ -1,4 +1,4 @@
-"""One of several processes that open rotations of the same secret at the same moment."""
+"""One of several processes that do the same thing at the same moment."""
 
 from __future__ import annotations
 
@@ -30,4 +30,13 @@ def contend(state_dir: Path, url: str | None, rounds: int, barrier: Barrier, res
             store.commit(Change(rotation=replace(won, state=State.DONE), new_version=version(number)))
         results.put(number)
         barrier.wait()
+    store.close()
+
+
+def record(state_dir: Path, by: int, records: int, barrier: Barrier) -> None:
+    """Write numbered audit records."""
+    store = open_store(state_dir, AUDIT_KEY, INSTALLATION, StillClock())
+    barrier.wait()
+    for number in range(records):
+        store.audit({"by": by, "n": number})
     store.close()

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
+import multiprocessing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.unit.store import race
 from tests.unit.store.conftest import Place
 from tests.unit.store.samples import AUDIT_KEY, NOW, rotation
 from vaultkeeper.errors import AuditUnwritable
@@ -18,7 +18,6 @@ from vaultkeeper.ports import Change
 from vaultkeeper.store.audit import AuditLog, BadRecord, Fault, Head, verify
 
 RECORDS = 200
-ROOT = Path(__file__).parents[3]
 
 
 def log_at(path: Path, head: Head = Head()) -> AuditLog:  # noqa: B008 - frozen
@@ -205,19 +204,21 @@ def test_a_link_in_place_of_the_log_is_refused(tmp_path: Path, path: Path) -> No
 
 def test_many_processes_write_one_chain(here: Place) -> None:
     here.create()
-    code = (
-        "import sys; from pathlib import Path; from tests.unit.store.samples import *;"
-        "from vaultkeeper.store.opening import open_store;"
-        "s = open_store(Path(sys.argv[1]), AUDIT_KEY, INSTALLATION, StillClock());"
-        "[s.audit({'by': sys.argv[2], 'n': n}) for n in range(50)]"
-    )
-    children = [subprocess.Popen([sys.executable, "-c", code, str(here.state_dir), str(n)], cwd=ROOT) for n in range(4)]
-    assert [child.wait() for child in children] == [0] * 4
+    processes, records = 4, 100
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    children = [
+        context.Process(target=race.record, args=(here.state_dir, by, records, barrier)) for by in range(processes)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
     log = here.state_dir / "audit.log"
-    records = [json.loads(line)["record"] for line in log.read_text().splitlines()]
-    assert len(records) == 200
-    for by in "0123":
-        assert [r["n"] for r in records if r["by"] == by] == list(range(50))
+    written = [json.loads(line)["record"] for line in log.read_text().splitlines()]
+    assert len(written) == processes * records
+    for by in range(processes):
+        assert [r["n"] for r in written if r["by"] == by] == list(range(records))
     assert verify(log, AUDIT_KEY, Head()) is None
 
 
