@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,8 +42,7 @@ def home(tmp_path: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def vk(home: Path) -> Vk:
+def command(home: Path) -> Vk:
     """`vk("status", "--json", stdin="…", env={…})`. Runs in the home folder."""
 
     def run(*arguments: str | Path, stdin: bytes | str = b"", env: dict[str, str] | None = None) -> Ran:
@@ -61,8 +61,22 @@ def vk(home: Path) -> Vk:
 
 
 @pytest.fixture
-def installed(vk: Vk) -> Vk:
+def vk(home: Path) -> Vk:
+    return command(home)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home after `init`, to be copied: making one takes a second."""
+    home = tmp_path_factory.mktemp("made") / "home"
+    home.mkdir(mode=0o700)
+    ran = command(home)("init", "--without-recovery")
+    assert ran.code == 0, ran.err
+    return home
+
+
+@pytest.fixture
+def installed(vk: Vk, home: Path, made: Path) -> Vk:
     """The same, after `init`."""
-    made = vk("init", "--without-recovery")
-    assert made.code == 0, made.err
+    shutil.copytree(made, home, dirs_exist_ok=True)
     return vk

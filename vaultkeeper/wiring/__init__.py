@@ -131,3 +131,17 @@ def admin_statements(wishes: Wishes) -> list[tuple[str, str]]:
         if policy.target and statements:
             found.append((name, statements(policy.target.settings)))
     return found
+
+
+def shown_policies(wishes: Wishes) -> str:
+    """The policies as one file, with defaults, connections and absolute paths merged in. References, never values."""
+    from vaultkeeper.policyfile.show import show
+
+    return show(policies(wishes).values())
+
+
+def schema() -> Mapping[str, object]:
+    """The JSON Schema of policy files."""
+    from vaultkeeper.policyfile.schema import schema as exported
+
+    return exported(kinds())
