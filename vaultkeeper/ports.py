@@ -175,7 +175,10 @@ class Mints(Protocol):
 class Rendered(Protocol):
     """The checker reads what a `via` destination carries; the engine performs `set` as deliver + confirm of this."""
 
-    def render(self, accept: Sequence[SecretVersion], existing: SecretBytes | None) -> SecretBytes: ...
+    def render(
+        self, accept: Sequence[SecretVersion], existing: SecretBytes | None, refuse: Sequence[SecretVersion] = ()
+    ) -> SecretBytes:
+        """The list for the checker: `accept`, and of `existing` whatever is neither of `accept` nor of `refuse`."""
 
 
 @runtime_checkable

@@ -36,7 +36,8 @@ def context(seconds: float = 20) -> Context:
 
 
 def target(path: Path | None, **settings: object) -> TokenListTarget:
-    return TokenListTarget.open({**({"path": str(path)} if path else {}), **settings}, 1)
+    proof = {} if "probe" in settings else {"verify": "none", "reason": "a test"}
+    return TokenListTarget.open({**({"path": str(path)} if path else {}), **proof, **settings}, 1)
 
 
 def write(path: Path, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion] = ()) -> object:
@@ -283,6 +284,8 @@ def test_without_a_probe_nothing_is_claimed(path: Path) -> None:
     write(path, [OLD])
     assert [finding.level for finding in opened.check(context())] == ["unchecked"]
     assert opened.test(OLD, context()) is Login.UNREACHABLE
+    with pytest.raises(ValueError, match="verify: none"):
+        TokenListTarget.Settings.model_validate({"path": "/tokens"})
 
 
 def test_a_list_that_travels_elsewhere_is_rendered_and_observed_by_login() -> None:

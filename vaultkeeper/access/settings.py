@@ -24,6 +24,12 @@ def _path(text: str, info: ValidationInfo) -> str:
     return os.path.normpath(os.path.join(base, text)) if base and not os.path.isabs(text) else text
 
 
+def _mode(text: str) -> str:
+    if not re.fullmatch(r"0?[0-7][0-7][0145]", text):
+        raise ValueError('expected an octal mode in quotes, "0400" for example, that lets nobody else write')
+    return text
+
+
 def _argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     if not os.path.isabs(argv[0]):
         raise ValueError("a command begins with the absolute path of its program; no shell reads it")

@@ -141,7 +141,12 @@ class Holder:
         renderer = power(target, Rendered)
         if renderer is None:
             return Template.parse("{accepted[0]}").render(versions[0].fields, [version.fields for version in versions])
-        return renderer.render(versions, self._existing(place, bare, parts))
+        return renderer.render(versions, self._existing(place, bare, parts), self._others(versions))
+
+    def _others(self, carried: Sequence[SecretVersion]) -> list[SecretVersion]:
+        """Every other version of the secret that still has its value: what a list may hold of ours and must not."""
+        numbers = {version.number for version in carried}
+        return [self.book.version(n) for n, r in self.book.records().items() if n not in numbers and r.sealed]
 
     def _existing(self, place: Placed, bare: Item, parts: Parts) -> SecretBytes | None:
         """What is there now, so that foreign lines are kept, where the place can be read back."""

@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access import files, process
 from vaultkeeper.access.answer import Answered
@@ -70,10 +70,18 @@ class HttpProbe(Shape):
 
 
 class TokenListSettings(Written):
-    """What a policy may say beside `kind: token_list`, `strategy` and `via`. Without `probe`: `verify: none`."""
+    """What a policy may say beside `kind: token_list`, `strategy` and `via`."""
 
     path: PolicyPath | None = Field(default=None, description="of the list; absent with `via`")
     probe: HttpProbe | Command | None = Field(default=None, description="how to see what the checker accepts")
+    verify: Literal["none"] | None = Field(default=None, description="none: nothing can be seen, and this is accepted")
+    reason: str | None = Field(default=None, description="of `verify: none`")
+
+    @model_validator(mode="after")
+    def _provable(self) -> Self:
+        if self.probe is None and self.verify is None:
+            raise ValueError("give a `probe`, or `verify: none` with a `reason`: a file does not show who reads it")
+        return self
 
 
 class TokenListTarget:

@@ -47,7 +47,9 @@ class CheckerTarget(Plain):
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Refused:
         return Refused(No.UNSUPPORTED, "its list is carried by a destination: render and deliver")
 
-    def render(self, accept: Sequence[SecretVersion], existing: SecretBytes | None) -> SecretBytes:
+    def render(
+        self, accept: Sequence[SecretVersion], existing: SecretBytes | None, refuse: Sequence[SecretVersion] = ()
+    ) -> SecretBytes:
         ours = accept[0].secret.encode() + b"="
         foreign = [line for line in (existing.reveal() if existing else b"").splitlines() if not line.startswith(ours)]
         return SecretBytes(b"\n".join([*(ours + secret_value(v) for v in accept), *foreign]))
