@@ -1,0 +1,46 @@
+"""A seeded part of the kill sweep; `scripts/crash-sweep` runs all points."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.crash.sweep import Scenario, scenarios, sweep
+from tests.servers import ServerMissing
+
+POINTS = 9  # per scenario; seven scenarios and the control make more than sixty
+SEED = 20261121
+
+
+@pytest.fixture(autouse=True)
+def needs_strace() -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+
+
+@pytest.mark.parametrize("scenario", scenarios(), ids=lambda scenario: scenario.name.replace(" ", "-"))
+def test_invariant_07_a_kill_at_any_call_locks_nobody_out_and_one_resume_converges(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    try:
+        report = sweep(scenario, tmp_path / "sweep", most=POINTS, seed=SEED)
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    print(report.line())
+    assert not report.lockouts
+    assert not report.stuck
+    assert not report.unreached_writes
+    assert len(report.hit) >= POINTS - 1
+
+
+def test_invariant_01_setting_before_storing_would_lock_people_out(tmp_path: Path) -> None:
+    """The control: the same sweep, over an order of steps that a script would have."""
+    (single,) = scenarios(["postgres single"])
+    among_late_writes = sweep(
+        single, tmp_path / "control", most=12, seed=SEED, wrong_order=True,
+        among=lambda point: point.task == 0 and point.call in {"pwrite64", "fdatasync", "fsync"},
+    )  # fmt: skip
+    print(among_late_writes.line())
+    assert among_late_writes.lockouts
