@@ -73,7 +73,8 @@ class Book:
         """A version just made, before it is written and without unsealing it again."""
         self.redactor.learn(fields)
         self.records()[record.number] = record
-        self._fields[record.number] = fields
+        if fields:  # a minted version has none yet: its emptiness must not be remembered
+            self._fields[record.number] = fields
 
     def still_accepted(self, besides: set[int]) -> list[SecretVersion]:
         """Every other version whose last proven fact is ACCEPTED, newest first (previous_keys)."""

@@ -1,0 +1,371 @@
+"""A seeded run of engine and store over simulated systems: random policies, commands, kills and faults.
+
+The same seed is the same run. `run(seed)` raises `Failure` with the run's log when an invariant is broken.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+from tests.crash.invariants import Broken, Judge, WatchedBackends
+from tests.crash.settling import settle
+from tests.crash.stocking import stock
+from tests.crash.weather import RestlessRun, StruckStore, Weather
+from tests.unit.engine_steps.bench import LONG, NoCredentials, Shapes
+from vaultkeeper.engine.adopt import adopt
+from vaultkeeper.engine.parts import Event, Parts
+from vaultkeeper.engine.reconcile import apply, reconcile
+from vaultkeeper.engine.rollback import rollback
+from vaultkeeper.engine.rotate import Report, resume, rotate, run_due
+from vaultkeeper.errors import VaultkeeperError
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.rotation import Options, Purpose
+from vaultkeeper.model.secret import Fields, SecretBytes
+from vaultkeeper.ports import Envelope, Pause, Store
+from vaultkeeper.testing.clock import FakeClock
+from vaultkeeper.testing.faults import SimulatedKill
+from vaultkeeper.testing.memory import MemoryEnvelope, MemoryStore
+from vaultkeeper.testing.world import World
+
+WAITS = (timedelta(0), timedelta(minutes=10), timedelta(hours=2), LONG)
+PAUSES = (timedelta(seconds=20), timedelta(minutes=7), timedelta(hours=2), timedelta(days=1), timedelta(days=10))
+STORM_RATES = (0.0, 0.004, 0.012, 0.03, 0.08)
+
+
+class Failure(AssertionError):
+    """A seed that breaks an invariant, with its log."""
+
+    def __init__(self, seed: int, why: str, log: list[str]) -> None:
+        super().__init__(f"seed {seed}: {why}\n" + "\n".join(log[-80:]) + f"\nreplay: scripts/simulate --seed {seed}")
+        self.seed = seed
+        self.why = why
+        self.log = log
+
+
+@dataclass
+class Disk:
+    """Where a run keeps its state; the default is in memory."""
+
+    store: Store
+    envelope: Envelope
+    snapshot: Callable[[], Any]
+    restore: Callable[[Any], None]
+
+
+def in_memory() -> Disk:
+    store = MemoryStore()
+    return Disk(store, MemoryEnvelope(), store.snapshot, store.restore)
+
+
+class Run:
+    """One schedule."""
+
+    def __init__(self, seed: int, disk: Disk | None = None, *, commands: int = 25) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.log: list[str] = []
+        self.disk = disk or in_memory()
+        self.commands = commands
+        self.clock = FakeClock()
+        self.weather = Weather(self.rng, lambda hook: self.judge.look(hook), self.log.append)
+        self.world = World(f"run{seed}", self.clock, self.weather)
+        self.make = Shapes(self.world.name)
+        self.policies: dict[str, RotationPolicy] = {}
+        self.judge = Judge(self.world, self.disk.envelope, self.policies)
+        self.store = StruckStore(self.disk.store, self.weather, self.judge.seen)
+        self.judge.store = self.store
+        self.weather.restored = self.hurt
+        self.weather.a_value = self._a_value
+        self.backup: Any = None
+        self.texts: list[str] = []
+        self.counted: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------------ the run
+
+    def play(self) -> None:
+        """Stock the world, let it storm, let it settle. Raises Failure."""
+        drawn = Random(self.seed)
+        try:
+            with patch("secrets.token_hex", lambda size=32: drawn.randbytes(size).hex()):
+                stock(self)
+                self.weather.rate = self.rng.choice(STORM_RATES)
+                if self.weather.rate == 0.0:
+                    self.weather.forced = {self.rng.randrange(20, 1200): "" for _ in range(4)}
+                for _ in range(self.commands):
+                    self.one_command()
+                settle(self)
+        except (Broken, RestlessRun) as broken:
+            raise Failure(self.seed, str(broken), self.log) from None
+        except Exception as error:
+            self.log.append(traceback.format_exc())
+            raise Failure(self.seed, f"{type(error).__name__}: {error}", self.log) from None
+
+    def one_command(self) -> None:
+        weights = {
+            self.rotate_some: 10,
+            self.rotate_all: 6,
+            self.resume_all: 8,
+            self.run_due: 8,
+            self.pass_time: 8,
+            self.roll_back: 4,
+            self.emergency: 2,
+            self.rehearse: 2,
+            self.step_clock: 1,
+            self.person: 3,
+            self.adopt_truth: 1,
+            self.pausing: 1,
+            self.outside: 6,
+            self.edit_policy: 2,
+            self.stale_store: 1,
+            self.audit_fails: 1,
+        }
+        (chosen,) = self.rng.choices([*weights], [*weights.values()])
+        chosen()
+
+    def command(self, text: str, act: Callable[[Parts], Any]) -> list[Report]:
+        """A new process does one thing, or dies at it."""
+        self.log.append(f"{self.clock.now():%m-%d %H:%M:%S} {text}")
+        self.counted[text.partition(" ")[0]] = self.counted.get(text.partition(" ")[0], 0) + 1
+        result: Any = []
+        try:
+            result = act(self.parts())
+        except SimulatedKill as kill:
+            self.log.append(f"    killed at {kill}")
+        except VaultkeeperError as error:
+            self.log.append(f"    {type(error).__name__}: {error}")
+            self.texts += [str(error), error.works, error.next]
+        reports = [r for r in (result if isinstance(result, list) else [result]) if isinstance(r, Report)]
+        for report in reports:
+            detail = report.rotation.detail if report.rotation else report.skipped or report.error
+            self.log.append(f"    {report.secret}: {_state(report)} {detail or ''}")
+        self.judge.after_command(reports, self.texts)
+        self.texts.clear()
+        return reports
+
+    def parts(self) -> Parts:
+        return Parts(
+            self.store,  # type: ignore[arg-type]  # delegates what it does not strike
+            self.disk.envelope,
+            self.clock,
+            NoCredentials(),
+            WatchedBackends(self.judge),
+            dict(self.policies),
+            watch=self._watch,
+            parallel=1,
+        )
+
+    def _watch(self, event: Event) -> None:
+        self.texts.append(f"{event.secret} {event.step} {event.text}")
+        self.log.append(f"      {event.secret}: {event.step} {event.text}")
+
+    def _a_value(self) -> str:
+        values = sorted(self.judge.values)
+        return self.rng.choice(values).decode() if values else ""
+
+    # ------------------------------------------------------------------------------------------------ commands
+
+    def names(self) -> list[str]:
+        return self.rng.sample([*self.policies], self.rng.randint(1, len(self.policies)))
+
+    def name(self) -> str:
+        return self.rng.choice([*self.policies])
+
+    def rotate_some(self) -> None:
+        names, wait = self.names(), self.rng.choice(WAITS)
+        self.command(f"rotate {' '.join(names)} --wait {wait}", lambda p: rotate(names, p, by_name=True, wait=wait))
+
+    def rotate_all(self) -> None:
+        wait = self.rng.choice(WAITS)
+        self.command(f"rotate --all --wait {wait}", lambda p: rotate([*p.policies], p, by_name=False, wait=wait))
+
+    def resume_all(self) -> None:
+        wait = self.rng.choice(WAITS)
+        self.command(f"resume --all --wait {wait}", lambda p: resume(None, p, wait=wait))
+
+    def run_due(self) -> None:
+        wait = self.rng.choice(WAITS)
+        self.command(f"run_due --wait {wait}", lambda p: run_due(p, wait=wait))
+
+    def pass_time(self) -> None:
+        self.clock.advance(self.rng.choice(PAUSES))
+
+    def roll_back(self) -> None:
+        name, wait = self.name(), self.rng.choice(WAITS)
+        self.command(f"rollback {name} --wait {wait}", lambda p: rollback(name, p, wait=wait))
+
+    def emergency(self) -> None:
+        name, cut, wait = self.name(), self.rng.random() < 0.4, self.rng.choice(WAITS)
+        if cut:
+            self.judge.harm[name].add("cut")
+        self.command(
+            f"emergency {name} {'--cut ' if cut else ''}--wait {wait}",
+            lambda p: rotate([name], p, by_name=True, purpose=Purpose.EMERGENCY, options=Options(cut=cut), wait=wait),
+        )
+
+    def rehearse(self) -> None:
+        name = self.name()
+        self.command(
+            f"rehearse {name}", lambda p: rotate([name], p, by_name=True, purpose=Purpose.REHEARSE, wait=WAITS[1])
+        )
+
+    def step_clock(self) -> None:
+        by = timedelta(days=self.rng.choice((-3, 3)))
+        self.log.append(f"the clock is set by {by.days} d")
+        self.clock.step(by)
+
+    def person(self) -> None:
+        """Does what `reconcile` proposes."""
+        name = self.name()
+
+        def act(parts: Parts) -> None:
+            proposals = reconcile(name, parts)
+            if proposals:
+                key = self.rng.choice(proposals).key
+                self.log.append(f"    reconcile {name}: {key}")
+                self.judge.harm[name].add("reconciled")
+                apply(name, key, parts)
+
+        self.command(f"reconcile {name}", act)
+
+    def adopt_truth(self) -> None:
+        """A person gives what works at the target now."""
+        name = self.name()
+        given = self.truth(name)
+        if given is not None:
+            self.command(f"adopt {name}", lambda p: adopt(name, given, p))
+
+    def truth(self, name: str) -> Fields | None:
+        target = self.policies[name].target
+        if target is None:
+            return None
+        pairs = sorted(self.world.accepted(str(target.settings["system"])))
+        if not pairs:
+            return None
+        account, value = pairs[0]
+        field = "token" if target.kind == "sim_minting" else "password"
+        given = {field: SecretBytes(value)}
+        self.judge.values.add(value)
+        return {**given, "username": SecretBytes(account.encode())} if account else given
+
+    def pausing(self) -> None:
+        name, now = self.name(), self.clock.now()
+        pause = Pause(None, "holidays", now) if name not in self.store.inner.pauses() else None
+        self.log.append(f"{'pause' if pause else 'unpause'} {name}")
+        self.store.inner.pause(name, pause)
+
+    def audit_fails(self) -> None:
+        self.store.audit_unwritable = True
+        self.log.append("the audit log cannot be written")
+        self.rotate_some()
+        self.resume_all()
+        self.store.audit_unwritable = False
+
+    # ------------------------------------------------------------------------------------------------ outside events
+
+    def hurt(self, system: str, how: str = "restored") -> None:
+        """Somebody put a system back: whoever has to do with it is excused until the run settles."""
+        for name, policy in self.policies.items():
+            if system in _systems(policy):
+                self.judge.harm[name].add(how)
+
+    def outside(self) -> None:
+        systems = sorted(self.world.state)
+        if not systems:
+            return
+        system = self.rng.choice(systems)
+        roll = self.rng.random()
+        if roll < 0.5:
+            self.world.backup(system)
+            self.log.append(f"{system} is backed up")
+        elif roll < 0.62:
+            self.log.append(f"{system} is restored")
+            self.hurt(system)
+            self.world.restore_backup(system)
+        elif roll < 0.8:
+            self._break(system)
+        else:
+            self._log_in(system)
+
+    def _break(self, system: str) -> None:
+        state = self.world.state[system]
+        if state.get("broken"):
+            state["broken"] = {}
+        elif state.get("running"):
+            service = self.rng.choice(sorted(state["running"]))
+            runs_on = {slot: held["content"] for slot, held in state["running"][service].items()}
+            state["broken"] = {service: runs_on}
+            self.log.append(f"{system}/{service} runs on nothing but what it has")
+
+    def _log_in(self, system: str) -> None:
+        state = self.world.state[system]
+        if "app_a" in state.get("accounts", {}) or "app_b" in state.get("accounts", {}):
+            user = self.rng.choice(("app_a", "app_b"))
+            sessions = state.setdefault("sessions", {})
+            sessions[user] = [] if sessions.get(user) else ["10.0.0.9"]
+            self.log.append(f"{system}: sessions {sessions}")
+
+    def edit_policy(self) -> None:
+        name = self.name()
+        policy, roll = self.policies[name], self.rng.random()
+        if roll < 0.3 and len(policy.destinations) > 1:
+            self.policies[name] = replace(policy, destinations=policy.destinations[:-1])
+            self.log.append(f"{name}: a destination is removed")
+        elif roll < 0.6 and policy.destinations and policy.destinations[0].kind in {"sim_file", "sim_service"}:
+            system = f"new{len(self.world.state)}_{name}"
+            first = policy.destinations[0]
+            settings = {**first.settings, "system": system}
+            self.policies[name] = replace(policy, destinations=(*policy.destinations, replace(first, settings=settings)))
+            self.log.append(f"{name}: a destination {system} is added")
+        elif policy.target is not None and policy.target.via is None and roll < 0.8:
+            system = f"moved{len(self.world.state)}_{name}"
+            target = replace(policy.target, settings={**policy.target.settings, "system": system})
+            self.policies[name] = replace(policy, target=target)
+            self.world.system(system)
+            self.log.append(f"{name}: its target moves to {system}")
+        elif policy.grace_period:
+            grace = self.rng.choice((timedelta(minutes=10), timedelta(days=2)))
+            self.policies[name] = replace(policy, grace_period=grace)
+            self.log.append(f"{name}: grace {grace}")
+
+    def stale_store(self) -> None:
+        if self.backup is None or self.rng.random() < 0.4:
+            self.backup = self.disk.snapshot()
+            self.log.append("the store is backed up")
+            return
+        self.log.append("the store is restored from its backup")
+        self.disk.restore(self.backup)
+        for name in self.policies:
+            self.judge.harm[name].add("stale")
+        self.judge.forgotten()
+
+
+def _systems(policy: RotationPolicy) -> set[str]:
+    found = {str(spec.settings["system"]) for spec in policy.destinations}
+    if policy.target is not None:
+        found.add(str(policy.target.settings["system"]))
+        if policy.target.via is not None:
+            found.add(str(policy.target.via.settings["system"]))
+    return found
+
+
+def _state(report: Report) -> str:
+    rotation = report.rotation
+    if rotation is None:
+        return report.state
+    reason = rotation.cause or rotation.waiting
+    where = f" at {rotation.phase.step.value}" if rotation.phase and rotation.open else ""
+    why = f" ({reason.value})" if reason else ""
+    return f"v{rotation.from_version}→v{rotation.to_version} {rotation.state.value}{why}{where}"
+
+
+def run(seed: int, disk: Disk | None = None, *, commands: int = 25) -> Run:
+    """Play one schedule. Raises Failure."""
+    played = Run(seed, disk, commands=commands)
+    played.play()
+    return played
