@@ -302,8 +302,13 @@ def test_a_bad_policy_file_is_refused_with_3_and_named_without_a_traceback(shop:
 
 
 def test_a_sops_file_is_encrypted_for_this_installation_and_opens_with_its_identity(shop: Vk, home: Path) -> None:
-    policy = 'secrets: {shop/env: {generator: {kind: hex}, destinations: [{kind: sops, path: ../out/s.sops.yaml, values: {key: "{value}"}}]}}\n'
-    (home / "policies/sops.yaml").write_text(policy)
+    (home / "policies/sops.yaml").write_text(
+        "secrets:\n"
+        "  shop/env:\n"
+        "    min_interval: 0s\n"
+        "    generator: {kind: hex}\n"
+        "    destinations: [{kind: sops, path: ../out/s.sops.yaml, values: {key: '{value}'}}]\n"
+    )
     rotated(shop, "shop/env")
     rotated(shop, "shop/env")
     opened = subprocess.run(

@@ -35,7 +35,10 @@ def error_of(report: Report) -> VaultkeeperError | None:
     """None where the exit code is 0: a secret in grace is skipped by `--all`, and that is no error."""
     if report.exit_code == 0:
         return None
-    return report.error or Locked(f"{report.secret}: {report.skipped}", works="nothing was changed")
+    if report.error:
+        return report.error
+    hint = "vaultkeeper status   says when; --emergency does not wait"
+    return Locked(f"{report.secret}: {report.skipped}", works="nothing was changed", next=hint)
 
 
 def document(report: Report, out: Output) -> dict[str, object]:
