@@ -66,9 +66,7 @@ Argv = Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValida
 Url = Annotated[str, AfterValidator(judge_url)]
 """An http or https URL without a login in it."""
 
-Mode = Annotated[
-    str, Field(pattern=r"^0?[0-7][0-7][0145]$", description="of the file, octal, never writable by others")
-]
+Mode = Annotated[str, AfterValidator(_mode)]
 """Permission bits, in quotes: "0400"."""
 
 OwnerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
