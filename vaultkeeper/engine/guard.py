@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import queue
 import threading
 import urllib.parse
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from vaultkeeper.errors import (
     BackendError,
@@ -26,6 +27,7 @@ from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.model.secret import Fields
 
 T = TypeVar("T")
+_own = threading.local()  # each driving thread has one thread for its hooks
 SHORTEST = 6  # shorter values would blank out ordinary words
 NOT_SECRET = frozenset({"username"})
 
@@ -71,23 +73,48 @@ def ask(hook: Callable[[], T], *, what: str, deadline_s: float, redactor: Redact
     An overrun is Unknown; its thread is abandoned, and its epoch is fenced by the next take-over. Only what is no
     `Exception` (an interrupt, a simulated kill) passes through.
     """
-    answer: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answer.append(hook())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name=what, daemon=True)
-    thread.start()
-    thread.join(deadline_s)
-    if thread.is_alive():
+    worker: _Worker | None = getattr(_own, "worker", None)
+    if worker is None:
+        worker = _own.worker = _Worker()
+    try:
+        answer, failure = worker.call(hook, deadline_s)
+    except queue.Empty:
+        _own.worker = None
         return Unknown(Login.UNREACHABLE, f"{what}: no answer within {deadline_s:.0f} s")
-    if not failure:
-        return answer[0]
-    return _meaning(failure[0], what, redactor)
+    except BaseException:
+        _own.worker = None  # interrupted while it still works: its answer belongs to nobody
+        raise
+    return cast("T", answer) if failure is None else _meaning(failure, what, redactor)
+
+
+class _Worker:
+    """A thread that runs one driving thread's hooks, so that an overrun can be left behind. It ends with its owner."""
+
+    def __init__(self) -> None:
+        calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+        self._calls, self._answers = calls, answers
+        threading.Thread(target=_run_hooks, args=(calls, answers), name="hooks", daemon=True).start()
+
+    def call(self, hook: Callable[[], object], timeout_s: float) -> tuple[object, BaseException | None]:
+        """Raises queue.Empty where the hook overruns."""
+        self._calls.put(hook)
+        return self._answers.get(timeout=timeout_s)
+
+    def __del__(self) -> None:
+        self._calls.put(None)
+
+
+def _run_hooks(
+    calls: queue.SimpleQueue[Callable[[], object] | None],
+    answers: queue.SimpleQueue[tuple[object, BaseException | None]],
+) -> None:
+    while (hook := calls.get()) is not None:
+        try:
+            answers.put((hook(), None))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
+            answers.put((None, error))
+        del hook  # a waiting thread keeps nothing of the last call alive
 
 
 def _meaning(error: BaseException, what: str, redactor: Redactor) -> Unknown | Refused:
