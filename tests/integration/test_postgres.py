@@ -222,6 +222,22 @@ def test_a_rollback_keeps_username_and_verifier_but_not_a_verifier_of_another_pa
     assert made["username"] == old.fields["username"]
 
 
+def test_an_idle_user_that_somebody_may_use_is_warned_of(postgres: PostgresServer) -> None:
+    account = postgres.alternating()
+    other = postgres.account(users_of(account)[1])
+    target = open_target(account, owner_role=None)
+    old = adopted(target, account.username, account.password)
+
+    def warned() -> list[str]:
+        return [finding.text for finding in target.check(context(current=old)) if finding.level == "warn"]
+
+    assert warned() == [
+        f"{other.username} can log in today: its password will be replaced, and whoever uses it is cut off"
+    ]
+    alter(postgres, other.username, "NOLOGIN")
+    assert warned() == []
+
+
 def test_a_missing_role_is_refused_unless_it_may_be_made(postgres: PostgresServer) -> None:
     account = postgres.alternating()
     target = open_target(account)

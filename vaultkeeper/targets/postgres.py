@@ -170,7 +170,7 @@ class PostgresTarget:
             return [Finding("unchecked", "with `admin: self` there is nobody to log in as before the first version")]
         try:
             with self._session(ctx) as session:
-                findings = advice.findings(session, _plan(self.settings))
+                findings = [*advice.findings(session, _plan(self.settings)), *self._taken(session, ctx)]
         except pg.LoginFailed as error:
             level = "unchecked" if error.denial is pg.Denial.UNREACHABLE else "refuse"
             return [Finding(level, str(error), error.next)]
@@ -326,6 +326,17 @@ class PostgresTarget:
 
     def _is_first_owner(self, name: str) -> bool:
         return self.settings.users is not None and name not in self.settings.users
+
+    def _taken(self, session: pg.Session, ctx: Context) -> Sequence[Finding]:
+        """An idle user that can log in may be somebody's: the next version takes its password away."""
+        name = self._next_account(ctx, adopting=False)
+        if self.settings.users is None or ctx.current is None or ctx.pending is not None:
+            return []
+        role = roles.read(session, [name]).found.get(name)
+        if role is None or not role.usable:
+            return []
+        text = f"{name} can log in today: its password will be replaced, and whoever uses it is cut off"
+        return [Finding("warn", text, f"where nobody does: ALTER ROLE {advice.quoted(name)} NOLOGIN")]
 
     def _left_alone(self, name: str) -> bool:
         return self._is_first_owner(name) and self.settings.retire_first_owner != "nologin"
