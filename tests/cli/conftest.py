@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
@@ -80,3 +82,38 @@ def installed(vk: Vk, home: Path, made: Path) -> Vk:
     """The same, after `init`."""
     shutil.copytree(made, home, dirs_exist_ok=True)
     return vk
+
+
+def on_a_terminal(
+    home: Path, *arguments: str, env: dict[str, str] | None = None, answers: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """(exit code, everything shown) of the command with a terminal as all three streams.
+
+    `answers`: prompt → what is typed once it is shown, in this order.
+    """
+    mine, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vaultkeeper", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(home) | {"TERM": "xterm-256color"} | (env or {}),
+        cwd=home,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown, seen_until, left = "", 0, list((answers or {}).items())
+    while select.select([mine], [], [], 60)[0]:
+        try:
+            part = os.read(mine, 65536)
+        except OSError:  # EIO: the other side has closed
+            break
+        if not part:
+            break
+        shown += part.decode(errors="replace")
+        if left and left[0][0] in shown[seen_until:]:
+            seen_until = len(shown)
+            os.write(mine, left.pop(0)[1].encode() + b"\n")
+    os.close(mine)
+    assert not left, f"was never asked for {left[0][0]!r}: {shown}"
+    return process.wait(60), shown

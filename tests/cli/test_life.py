@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Vk, environment
+from tests.cli.conftest import Vk, environment, on_a_terminal
 from vaultkeeper.access import sops
 
 POLICY = """\
@@ -368,3 +368,32 @@ secrets:
     out, err = with_gate.communicate(timeout=60)
     assert with_gate.returncode == 0, err
     assert json.loads(out)["rotations"][0]["state"] == "done"
+
+
+def test_on_a_terminal_rotate_shows_the_plan_and_takes_no_for_an_answer(shop: Vk, home: Path) -> None:
+    code, shown = on_a_terminal(home, "rotate", "shop/key", answers={"[y/N] ": ""})
+    assert code == 0
+    assert "deliver" in shown
+    assert "Nothing was changed." in shown
+    assert list((home / "out").iterdir()) == []
+    code, shown = on_a_terminal(home, "rotate", "shop/key", answers={"[y/N] ": "y"})
+    assert code == 0
+    assert (home / "out/key").read_text() not in shown
+
+
+def test_on_a_terminal_get_wants_reveal(shop: Vk, home: Path) -> None:
+    rotated(shop, "shop/key")
+    value = (home / "out/key").read_text()
+    code, shown = on_a_terminal(home, "get", "shop/key")
+    assert (code, value in shown) == (2, False)
+    assert "--reveal" in shown
+    code, shown = on_a_terminal(home, "get", "shop/key", "--reveal")
+    assert (code, shown) == (0, f"{value}\r\n")
+
+
+def test_on_a_terminal_adopt_asks_for_the_value_without_echo(shop: Vk, home: Path) -> None:
+    answers = {"shop/key value: ": "correct horse battery", "[y/N] ": "y"}
+    code, shown = on_a_terminal(home, "adopt", "shop/key", answers=answers)
+    assert code == 0, shown
+    assert "correct horse" not in shown
+    assert shop("get", "shop/key").out == "correct horse battery"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Vk, environment
+from tests.cli.conftest import Vk, environment, on_a_terminal
 from vaultkeeper.cli.guard import worst
 
 HEAVY = ("sqlalchemy", "psycopg", "httpx2", "cryptography", "alembic", "ruamel", "apscheduler", "pyrage")
@@ -159,33 +157,6 @@ def test_an_interrupt_exits_130_without_a_traceback(home: Path) -> None:
     assert "vaultkeeper resume --all" in done.stderr
 
 
-def on_a_terminal(home: Path, *arguments: str, env: dict[str, str] | None = None, typed: str = "") -> tuple[int, str]:
-    """(exit code, everything shown) of the command with a terminal as all three streams."""
-    mine, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vaultkeeper", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(home) | {"TERM": "xterm-256color"} | (env or {}),
-        cwd=home,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    os.write(mine, typed.encode())
-    shown = b""
-    while select.select([mine], [], [], 60)[0]:
-        try:
-            part = os.read(mine, 65536)
-        except OSError:  # EIO: the other side has closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(mine)
-    return process.wait(60), shown.decode(errors="replace")
-
-
 def test_colours_are_for_terminals_and_no_color_ends_them(home: Path) -> None:
     assert "\x1b[" in on_a_terminal(home, "generators")[1]
     assert "\x1b[" not in on_a_terminal(home, "generators", env={"NO_COLOR": "1"})[1]
@@ -200,14 +171,14 @@ def test_without_a_terminal_nothing_is_coloured_or_cut_off(vk: Vk) -> None:
 
 
 def test_init_on_a_terminal_asks_and_an_empty_answer_makes_nothing(home: Path) -> None:
-    code, shown = on_a_terminal(home, "init", typed="\n")
+    code, shown = on_a_terminal(home, "init", answers={"`none`: ": ""})
     assert code == 2
     assert "nothing was made" in shown
     assert list(home.iterdir()) == []
 
 
 def test_init_on_a_terminal_takes_none_for_an_answer(home: Path) -> None:
-    code, shown = on_a_terminal(home, "init", typed="none\n")
+    code, shown = on_a_terminal(home, "init", answers={"`none`: ": "none"})
     assert code == 0, shown
     assert "if the identity is lost" in shown
 
