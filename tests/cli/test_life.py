@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Vk, environment, on_a_terminal
 from vaultkeeper.access import sops
+from vaultkeeper.store.locks import FileLocks
 
 POLICY = """\
 defaults: {min_interval: 0s}
@@ -158,6 +160,23 @@ def test_a_paused_secret_is_skipped_by_all_and_refused_by_name_with_7(shop: Vk) 
     assert "fair" in str(everything["shop/key"]["detail"])
     assert shop("unpause", "shop/key").code == 0
     assert rotated(shop, "shop/key")["shop/key"]["state"] == "done"
+
+
+def test_a_pause_ends_by_itself(shop: Vk) -> None:
+    assert shop("pause", "shop/key", "--for", "1s").code == 0
+    until = datetime.now(UTC) + timedelta(seconds=1)
+    while datetime.now(UTC) <= until:
+        time.sleep(0.05)
+    assert rotated(shop, "shop/key")["shop/key"]["state"] == "done"
+    assert shop("pause", "shop/key", "--until", "2020-01-01").code == 2
+
+
+def test_a_secret_that_another_process_holds_is_skipped_by_all_and_refused_by_name_with_7(shop: Vk, home: Path) -> None:
+    with FileLocks(home / ".local/state/vaultkeeper/locks").hold("secret:shop/key"):
+        ran = shop("rotate", "--all", "--json")
+        assert (ran.code, ran.json["changed"]) == (0, 2)
+        assert str(os.getpid()) in str(ran.json["rotations"])
+        assert shop("rotate", "shop/key").code == 7
 
 
 def test_a_tag_selects_and_an_unknown_one_names_those_in_use(shop: Vk) -> None:

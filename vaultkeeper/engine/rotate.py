@@ -27,6 +27,7 @@ from vaultkeeper.errors import Locked, NotFound, VaultkeeperError
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Options, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import GroupKey, StagingLabel
+from vaultkeeper.ports import Pause
 
 DEFAULT_WAIT = timedelta(minutes=10)
 
@@ -50,7 +51,7 @@ class Report:
     def exit_code(self) -> int:
         if self.rotation is not None:
             return exit_code(self.rotation)
-        return self.error.exit_code if self.error else self.skip_code
+        return self.skip_code
 
     @property
     def changed(self) -> bool:
@@ -152,13 +153,19 @@ def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
 
 def due_names(parts: Parts) -> list[str]:
     """Enabled, not paused, nothing open, and due by the store's own record."""
-    now, pauses = parts.clock.now(), parts.store.pauses()
+    now = parts.clock.now()
     open_now = {rotation.secret for rotation in parts.store.open_rotations()}
     return [
         name
         for name, policy in parts.policies.items()
-        if policy.enabled and name not in pauses and name not in open_now and is_due(policy, parts, now)
+        if policy.enabled and name not in open_now and not pause_of(name, parts) and is_due(policy, parts, now)
     ]
+
+
+def pause_of(name: str, parts: Parts) -> Pause | None:
+    """The pause that holds now; one whose time is over holds no longer."""
+    pause = parts.store.pauses().get(name)
+    return pause if pause and (pause.until is None or pause.until > parts.clock.now()) else None
 
 
 def is_due(policy: RotationPolicy, parts: Parts, now: datetime) -> bool:
@@ -235,7 +242,7 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) 
     if not policy.enabled:
         return Report(name, skipped="its policy is disabled (enabled: false)", skip_code=code)
     emergency = purpose is Purpose.EMERGENCY
-    pause = parts.store.pauses().get(name)
+    pause = pause_of(name, parts)
     if pause is not None and not emergency:
         return Report(name, skipped=f"paused: {pause.reason}", skip_code=code)
     rotation = newest_open(name, parts)

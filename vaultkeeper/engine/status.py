@@ -10,7 +10,7 @@ from vaultkeeper.engine.groups import Holder, delivery_context, find_places
 from vaultkeeper.engine.observe import drift
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts
-from vaultkeeper.engine.rotate import next_due
+from vaultkeeper.engine.rotate import next_due, pause_of
 from vaultkeeper.engine.verdict import described, told
 from vaultkeeper.engine.work import Work
 from vaultkeeper.model.policy import RotationPolicy
@@ -46,7 +46,7 @@ def _status(name: str, parts: Parts, *, observe: bool) -> SecretStatus:
     newest = next(iter(parts.store.rotations(name, limit=1)), None)
     current = _current(name, parts)
     due_at = next_due(policy, parts, now) if policy else None
-    pause = parts.store.pauses().get(name)
+    pause = pause_of(name, parts)
     error = told(newest) if newest else None
     state = _state(policy, newest, current, due=due_at is not None and due_at <= now)
     return SecretStatus(
