@@ -17,6 +17,7 @@ from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.cluster import clusters
 from vaultkeeper.engine.groups import Layout
 from vaultkeeper.engine.handover import hand_over
+from vaultkeeper.engine.keeping import discard_expired
 from vaultkeeper.engine.opening import open_work, take_up
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.schedule import due_at
@@ -222,6 +223,9 @@ def _run_cluster(
             except VaultkeeperError as error:
                 reports.append(Report(name, error=error, skip_code=error.exit_code))
         drive(works, layout, until)
+        for work in works:
+            if work.rotation.state is State.DONE:
+                discard_expired(work.rotation.secret, work.rotation.policy.keep_versions, parts)
     seconds = parts.clock.monotonic_s() - started
     return reports + [Report(w.rotation.secret, w.rotation, seconds=seconds, error=told(w.rotation)) for w in works]
 
