@@ -133,7 +133,7 @@ def _judge_doubt(rotation: Rotation, seen: Seen, now: datetime) -> Change:
     if End.TO not in accepted and rotation.finished:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
     if rotation.phase is not None and rotation.phase.step in {Step.SET, Step.RETIRE}:
-        held = all(e in accepted for e in wanted) and not any(e in accepted for e in refused)
+        held = all(e in accepted for e in wanted) and all(answers[e] is Login.REJECTED for e in refused)
         return advance(rotation, now, _acceptance(rotation, wanted, refused)) if held else Change(_again(rotation))
     if End.TO not in accepted and rotation.direction is Direction.FORWARD:
         return Change(_rewound(rotation, now))
@@ -145,10 +145,10 @@ def _judge_none_accepted(rotation: Rotation, seen: Seen, now: datetime) -> Chang
         return _nothing_concluded(rotation, seen, seen.previous, now)
     if seen.previous is Login.ACCEPTED:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
-    target, phase = rotation.policy.target, rotation.phase
+    target = rotation.policy.target
     nothing_before = rotation.from_version is None
-    if nothing_before and rotation.direction is Direction.BACK:  # as it was before the first version
-        return advance(rotation, now) if phase and phase.step is Step.SET else Change(_again(rotation))
+    if nothing_before and rotation.direction is Direction.BACK:
+        return Change(_again(rotation))  # as it was before the first version
     if (nothing_before or rotation.options.replace) and target is not None and not target.self_service:
         return Change(_rewound(rotation, now))
     return park(rotation, Cause.NONE_ACCEPTED, seen.detail)

@@ -18,6 +18,9 @@ from vaultkeeper.ports import Change, VersionChange
 
 RETRY = timedelta(seconds=5)  # after an unreachable target or consumer, where it named no delay itself
 MAX_VALUE_REFUSALS = 3  # the third rotation in a row that the target's own rules refuse is parked
+ASKED_AT_ONCE = frozenset(  # when a person says so: asking again is harmless, and they know that the cause is gone
+    {Waiting.UNREACHABLE, Waiting.CONFIRM, Waiting.EVIDENCE, Waiting.INPUT, Waiting.DEPENDENCY}
+)
 Facts = Mapping[int, VersionChange]
 
 
@@ -147,6 +150,8 @@ def taken_up(rotation: Rotation) -> Rotation:
 
 def resumed(rotation: Rotation, now: datetime) -> Rotation:
     """A person says: forward. Parked on the way back, it goes forward again from the first thing it undid."""
+    if rotation.waiting in ASKED_AT_ONCE:
+        return replace(rotation, not_before=None)
     if rotation.state not in {State.PARKED, State.AMBIGUOUS}:
         return rotation
     observe = replace(rotation, cause=None, detail="", outcome_unknown=True, doubted=True, failed_proofs=0)

@@ -14,11 +14,12 @@ def consumers_served(rotation: Rotation) -> bool:
         return False
     if rotation.finished:
         return not rotation.unverified.startswith("cut ")
-    if rotation.direction is Direction.BACK and rotation.cause is not None and rotation.state is State.PARKED:
-        return rotation.phase is None or not any(p.step is Step.DELIVER for p in rotation.back)
-    if one_at_a_time(rotation.policy):
-        return not needs_observation(rotation)
-    return True
+    if rotation.direction is Direction.BACK:
+        left = {phase.step for phase in rotation.back[rotation.at :]}
+        if one_at_a_time(rotation.policy):
+            return not left & {Step.SET, Step.DELIVER, Step.CONFIRM}
+        return rotation.state is not State.PARKED or not left & {Step.DELIVER, Step.CONFIRM}
+    return not (one_at_a_time(rotation.policy) and needs_observation(rotation))
 
 
 def exit_code(rotation: Rotation) -> int:
@@ -86,17 +87,13 @@ def works_now(rotation: Rotation) -> str:
     if one_at_a_time(rotation.policy):
         first = rotation.from_version is None
         return f"nothing for certain: the target may accept {new}" if first else f"{old} or {new}: one of them, not both"
-    if not _new_is_accepted(rotation):
+    if rotation.direction is Direction.BACK or not _new_is_proven(rotation):
         return f"{old}: the target accepts it, {new} may be refused"
     return f"{old} and {new}: the target accepts both" if rotation.from_version else f"{new}: it was proven"
 
 
-def _new_is_accepted(rotation: Rotation) -> bool:
-    """Was P proven, and has nothing since begun to take it away?"""
-    if rotation.cause is Cause.REJECTED:
-        return False
-    proven = max((i for i, phase in enumerate(rotation.phases) if phase.step is Step.TEST), default=-1)
-    if rotation.direction is Direction.FORWARD:
-        return rotation.at > proven and not any(End.TO in phase.refuse for phase in rotation.phases[: rotation.at + 1])
-    undone = (i for i, p in enumerate(rotation.back) if p.step is Step.SET or p.audience is Audience.CHECKER)
-    return rotation.reached > proven and rotation.at < next(undone, len(rotation.back))
+def _new_is_proven(rotation: Rotation) -> bool:
+    """Did P pass its test, and has nothing since begun to refuse it?"""
+    passed = rotation.phases[: rotation.at]
+    refused = any(End.TO in phase.refuse for phase in rotation.phases[: rotation.at + 1])
+    return any(phase.step is Step.TEST for phase in passed) and not refused

@@ -18,7 +18,7 @@ from tests.unit.engine.cases import CHECKER_GROUP, LATER, T0, Case
 from vaultkeeper.engine import judge, moves, plan
 from vaultkeeper.engine.judge import Proved, Seen, Tested
 from vaultkeeper.model.outcome import Confirmed, Done, Failed, Login, No, NotYet, Proof, Refused, Result, Unknown, Usage
-from vaultkeeper.model.rotation import Audience, Cause, End, Phase, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Phase, Purpose, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel, Strategy
 from vaultkeeper.ports import Change, VersionChange
 
@@ -84,11 +84,13 @@ class Edge(NamedTuple):
 
 
 _KEY = attrgetter(
-    *("phases", "purpose", "options", "from_version", "to_version", "previous_version", "back", "at", "reached"),
+    *("purpose", "from_version", "to_version", "previous_version", "at", "reached"),
     *("direction", "state", "begun", "outcome_unknown", "doubted", "settled", "proof", "tries", "failed_proofs"),
     *("value_refusals", "waiting", "waiting_for", "not_before", "cause", "detail", "ended_at", "superseded"),
     *("unverified",),
 )
+ALIKE = frozenset({Cause.DELIVERY, Cause.CONFIRM_TIMEOUT, Cause.PRIVILEGE, Cause.CAPACITY, Cause.UNSUPPORTED, Cause.ASKED})
+"""Causes that nothing on the way back looks at: with two faults one of them stands for all."""
 LABELS = (StagingLabel.PENDING, StagingLabel.CURRENT, StagingLabel.PREVIOUS)
 
 
@@ -99,6 +101,8 @@ class Engine:
         self.case = case
         self.rotations: list[Rotation] = []
         self._index: dict[tuple[object, ...], int] = {}
+        self._tracks: dict[int, tuple[tuple[Phase, ...], int]] = {}
+        self._numbers: dict[tuple[Phase, ...], int] = {}
         self._memo: dict[tuple[int, Hashable], tuple[int, Change]] = {}
 
     # ----------------------------------------------------------------------------------------------------- beginning
@@ -146,6 +150,12 @@ class Engine:
     def rotation(self, ledger: Ledger) -> Rotation:
         return self.rotations[ledger.rotation]
 
+    def _track(self, phases: tuple[Phase, ...]) -> int:
+        """A number for equal phases; hashed once for each tuple."""
+        if id(phases) not in self._tracks:
+            self._tracks[id(phases)] = (phases, self._numbers.setdefault(phases, len(self._numbers)))
+        return self._tracks[id(phases)][1]
+
     def _intern(self, rotation: Rotation) -> int:
         """Instants fold into "now" and "later": what time decides is a choice."""
         rotation = replace(
@@ -155,7 +165,9 @@ class Engine:
             not_before=LATER if rotation.not_before else None,
             detail="…" if rotation.detail else "",  # texts tell people, they decide nothing
         )
-        key = _KEY(rotation)
+        if self.case.faults > 1 and rotation.direction is Direction.BACK and rotation.open and rotation.cause in ALIKE:
+            rotation = replace(rotation, cause=Cause.ASKED) if rotation.state is not State.PARKED else rotation
+        key = (self._track(rotation.phases), self._track(rotation.back), *_KEY(rotation))
         if key not in self._index:
             self._index[key] = len(self.rotations)
             self.rotations.append(rotation)

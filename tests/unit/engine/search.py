@@ -132,8 +132,8 @@ def stuck_with_reason(case: Case, at: Point, after: Rotation) -> bool:
     """A person's turn that no restart can end: the target was put back, or nobody can undo the first version."""
     if after.cause is Cause.CHECKS_NOTHING:
         return after.direction is Direction.BACK and after.phase is None
-    no_restart_helps = {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.UNSUPPORTED, Cause.NO_WAY_BACK}
-    return at.world.restored and after.cause in no_restart_helps
+    lost = {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.UNSUPPORTED, Cause.NO_WAY_BACK, Cause.STILL_ACCEPTED}
+    return at.world.restored and after.cause in lost
 
 
 # ------------------------------------------------------------------------------------------------------------ every state
