@@ -416,3 +416,23 @@ def test_on_a_terminal_adopt_asks_for_the_value_without_echo(shop: Vk, home: Pat
     assert code == 0, shown
     assert "correct horse" not in shown
     assert shop("get", "shop/key").out == "correct horse battery"
+
+
+def test_work_over_a_second_shows_its_progress_on_a_terminal_and_nowhere_else(shop: Vk, home: Path) -> None:
+    (home / "policies/slow.yaml").write_text(
+        """\
+secrets:
+  slow/key:
+    min_interval: 0s
+    generator: {kind: password, length: 32}
+    destinations:
+      - {kind: file, path: ../out/slow, read: at_start, healthy_for: 0s, reload: {command: [/bin/sleep, "2"]}}
+"""
+    )
+    _, shown = on_a_terminal(home, "rotate", "slow/key", "--yes")
+    assert "0:00:0" in shown
+    assert shown.endswith("\r\n")
+    assert "\x1b[?25h" in shown  # the cursor is back
+    _, quick = on_a_terminal(home, "rotate", "shop/key", "--yes", "-q")
+    assert "0:00:0" not in quick
+    assert shop("rotate", "slow/key").err == ""

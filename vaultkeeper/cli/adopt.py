@@ -34,10 +34,10 @@ def adopt(session: Session, name: Name, yes: Yes = False) -> None:
     parts = session.parts
     named([name], parts.policies)
     policy = parts.policies[name]
-    if session.out.interactive:
+    if sys.stdin.isatty():  # also where stderr is a file: reading the terminal bare would echo the value
         given = _asked(session, name, _field_names(session, policy))
         question = f"Prove this value of {name}, and store it as current? Nothing is changed at the target."
-        if not yes and not session.out.confirmed(question):
+        if session.out.interactive and not yes and not session.out.confirmed(question):
             session.out.say("Nothing was stored.")
             return
     else:

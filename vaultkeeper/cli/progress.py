@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -68,31 +67,40 @@ class _Live:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.RLock()  # an interrupt may find us inside
-        self._started_s = time.monotonic()
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._latest: dict[str, str] = {}
+        self._over = False
+        self._timer = threading.Timer(PATIENCE_S, self._start)  # also when nothing is heard for long
+        self._timer.daemon = True
+        self._timer.start()
 
     def event(self, event: Event) -> None:
         with self._lock:
             self._latest[event.secret] = clean(f"{event.step} {event.text}")
-            if time.monotonic() - self._started_s >= PATIENCE_S:
-                self._draw()
+            if self._progress:
+                self._draw(self._progress)
 
     def stop(self) -> None:
         with self._lock:
+            self._over = True
+            self._timer.cancel()
             if self._progress:
                 self._progress.stop()
 
-    def _draw(self) -> None:
-        if self._progress is None:
-            self._progress = _progress(self._session)
-            self._progress.start()
+    def _start(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._progress = _progress(self._session)
+                self._progress.start()
+                self._draw(self._progress)
+
+    def _draw(self, progress: Progress) -> None:
         for secret, text in self._latest.items():
             if secret not in self._tasks:
-                self._tasks[secret] = self._progress.add_task(secret, total=None, step=text)
+                self._tasks[secret] = progress.add_task(secret, total=None, step=text)
             else:
-                self._progress.update(self._tasks[secret], step=text)
+                progress.update(self._tasks[secret], step=text)
 
 
 def _progress(session: Session) -> Progress:
