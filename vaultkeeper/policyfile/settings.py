@@ -157,10 +157,14 @@ class _Walk:
         path = ".".join((self.path, *keys))
         found = dict(value)
         named = [key for key in found if key in SOURCES]
+        unknown = [key for key in found if key not in (*SOURCES, "field")]
+        for key in unknown:
+            near = did_you_mean(key, (*SOURCES, "field"))
+            self.reading.findings.add(value.where(key), f"{path}.{key}", f"unknown key; {near}")
+        if unknown:
+            return found
         for key, content in found.items():
-            if key not in (*SOURCES, "field"):
-                self.reading.findings.add(value.where(key), f"{path}.{key}", f"unknown key; {EXPECTED}")
-            elif not isinstance(content, str) or not content:
+            if not isinstance(content, str) or not content:
                 self.reading.findings.add(value.where(key), f"{path}.{key}", "expected text")
                 return {"env": "BROKEN"}
         if len(named) != 1:

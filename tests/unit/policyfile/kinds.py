@@ -39,6 +39,7 @@ class DatabaseSettings(Shape):
     users: tuple[str, str] | None = Field(default=None, strict=False)
     admin: Admin | Literal["self"] | None = None
     ca: FilePath | None = None
+    cert: FilePath | None = None
 
 
 class Database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_a_folders_defaults_hold_below_it_and_inner_ones_win(folder: Folder) -> 
         policy = load(paths, Kinds())["s"]
         assert (policy.owner, policy.timezone) == ("inner", "Europe/Paris")
         assert policy.destinations[0].settings == {"path": str(folder.path / "x")}  # counts from where it stands
+
+
+def test_a_path_counts_from_the_file_in_which_it_stands(folder: Folder) -> None:
+    folder.write(
+        "_defaults.yaml", "connections: {db: {kind: database, host: h, user: u, strategy: overlap, ca: ca.pem}}\n"
+    )
+    folder.write("team/a.yaml", "secrets:\n  s: {generator: {kind: password}, target: {use: db, cert: own.pem}}\n")
+    target = folder.load()["s"].target
+    assert target is not None
+    assert target.settings["ca"] == str(folder.path / "ca.pem")
+    assert target.settings["cert"] == str(folder.path / "team/own.pem")
+
+
+def test_loading_leaves_garbage_collection_as_it_was(folder: Folder) -> None:
+    assert gc.isenabled()
+    folder.errors("secrets: {s: {}}\n")
+    assert gc.isenabled()
 
 
 def test_defaults_above_a_folder_that_everybody_may_write_to_are_not_ours(folder: Folder) -> None:
