@@ -11,8 +11,8 @@ from vaultkeeper.errors import BackendError, VaultkeeperError
 from vaultkeeper.model.outcome import Unknown
 from vaultkeeper.model.policy import DestinationSpec, Place, RotationPolicy
 from vaultkeeper.policyfile.findings import did_you_mean
+from vaultkeeper.policyfile.secret import Secret
 from vaultkeeper.policyfile.settings import Mention, Reading
-from vaultkeeper.policyfile.settle import Secret
 from vaultkeeper.ports import Deadline, DeliveryContext, Spot
 
 

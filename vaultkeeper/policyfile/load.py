@@ -16,8 +16,9 @@ from vaultkeeper.policyfile.findings import Findings, did_you_mean
 from vaultkeeper.policyfile.keys import NAME, NOTHING, Layer, read_layer
 from vaultkeeper.policyfile.parts import Connections
 from vaultkeeper.policyfile.read import Map, read
+from vaultkeeper.policyfile.secret import Secret
 from vaultkeeper.policyfile.settings import Reading, SettingsOf
-from vaultkeeper.policyfile.settle import Secret, settle
+from vaultkeeper.policyfile.settle import settle
 
 DEFAULTS_FILE = "_defaults.yaml"
 TOP_KEYS = ("defaults", "connections", "secrets")

@@ -2,82 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
-from vaultkeeper.model.cron import shortest_gap
 from vaultkeeper.model.duration import show
 from vaultkeeper.model.outcome import Proof
 from vaultkeeper.model.policy import (
     DEFAULT_GRACE,
     DEFAULT_MIN_INTERVAL,
-    DestinationSpec,
-    GeneratorSpec,
-    Place,
     Read,
     RotationPolicy,
-    TargetSpec,
     Window,
 )
 from vaultkeeper.model.secret import Strategy, main_field
-from vaultkeeper.policyfile import parts
-from vaultkeeper.policyfile.findings import did_you_mean
-from vaultkeeper.policyfile.keys import Layer
-from vaultkeeper.policyfile.parts import Connections, Part
+from vaultkeeper.policyfile import parts, values
+from vaultkeeper.policyfile.parts import Part
 from vaultkeeper.policyfile.read import Map, Seq
-from vaultkeeper.policyfile.settings import Reading, declares
+from vaultkeeper.policyfile.secret import Secret
+from vaultkeeper.policyfile.settings import declares
 
-LEAST_ENTROPY_BITS = 128
 _TIMES = ("rotation_period", "rotation_schedule", "rotation_window", "jitter")
 _VALUELESS = (Strategy.MANUAL, Strategy.MINTED)
-
-
-@dataclass
-class Secret:
-    """Everything about one secret while it is put together."""
-
-    name: str
-    raw: Map
-    place: Place
-    own: Layer
-    merged: Layer
-    connections: Connections
-    reading: Reading
-    generator: GeneratorSpec | None = None
-    target: TargetSpec | None = None
-    destinations: list[tuple[Part, DestinationSpec]] = field(default_factory=list)
-
-    def get(self, key: str) -> Any:
-        return self.merged.values.get(key)
-
-    def is_own(self, key: str) -> bool:
-        return key in self.own.values
-
-    def fault(self, key: str, text: str) -> None:
-        """At the key, wherever it was inherited from, but named as this secret's."""
-        source = self.merged.sources.get(key, self.raw)
-        place = source.where(key) if key in source else self.place
-        self.reading.findings.add(place, f"{self.name}.{key}" if key else self.name, text)
-
-    @property
-    def static(self) -> str | None:
-        static: str | None = self.get("static")
-        return static
-
-    @property
-    def strategy(self) -> Strategy | None:
-        if self.target is not None:
-            return self.target.strategy
-        return Strategy.PREVIOUS_KEYS if self.get("strategy") else None
-
-    @property
-    def period(self) -> timedelta | None:
-        """The shortest time between two due times."""
-        schedule = self.get("rotation_schedule")
-        period: timedelta | None = self.get("rotation_period")
-        return shortest_gap(schedule.expression) if schedule else period
 
 
 def settle(secret: Secret) -> RotationPolicy | None:
@@ -91,8 +35,8 @@ def settle(secret: Secret) -> RotationPolicy | None:
     _destinations(secret, fields)
     _times(secret)
     grace = _grace(secret)
-    _entropy(secret)
-    _templates(secret, fields)
+    values.entropy(secret)
+    values.templates(secret, fields)
     if len(secret.reading.findings) > before or not _complete(secret):
         return None
     is_static = secret.static is not None
@@ -265,79 +209,3 @@ def _refuse_written(secret: Secret) -> None:
             part.fault(
                 "", "grace_period 0s: its consumers are only `written`; expected a `confirm`, or a grace above 0s"
             )
-
-
-# ---------------------------------------------------------------------------------------------- values and templates
-
-
-def _forbidden(secret: Secret) -> frozenset[str]:
-    """What the target and the destinations cannot take."""
-    kinds = secret.reading.kinds
-    target = kinds.target_class(secret.target.kind).capabilities.forbidden if secret.target else frozenset[str]()
-    return target.union(*(kinds.destination(spec.kind).forbidden for _, spec in secret.destinations))
-
-
-def _entropy(secret: Secret) -> None:
-    spec = secret.generator
-    if spec is None or spec.weak_ok is not None:
-        return
-    made = secret.reading.kinds.generator(spec.kind)
-    forbidden = _forbidden(secret)
-    bits = secret.reading.once(
-        ("entropy", spec.kind, _frozen(spec.settings), forbidden), lambda: made.entropy_bits(spec.settings, forbidden)
-    )
-    if bits < LEAST_ENTROPY_BITS:
-        secret.fault(
-            "generator", f"{bits:.0f} bits of entropy: expected {LEAST_ENTROPY_BITS} or more, or `weak_ok: REASON`"
-        )
-
-
-def _frozen(value: object) -> object:
-    """A hashable stand-in for a JSON document: thousands of secrets share one generator's settings."""
-    if isinstance(value, Mapping):
-        return ("map", *sorted((key, _frozen(inner)) for key, inner in value.items()))
-    return ("list", *map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _characters(secret: Secret, fields: tuple[str, ...] | None) -> dict[str, frozenset[str]]:
-    """Of each field, what it may hold; fields of unknown content are judged when they are given."""
-    known: dict[str, frozenset[str]] = {}
-    if secret.static is not None:
-        known["value"] = frozenset(secret.static)
-    if secret.generator is not None and fields:
-        spec = secret.generator
-        made = secret.reading.kinds.generator(spec.kind)
-        key = ("alphabet", spec.kind, _frozen(spec.settings))
-        known[fields[0]] = secret.reading.once(key, lambda: made.alphabet(spec.settings)) - _forbidden(secret)
-    if secret.target is not None and (accounts := parts.accounts(secret.target)):
-        known["username"] = frozenset("".join(accounts))
-    return known
-
-
-def _templates(secret: Secret, fields: tuple[str, ...] | None) -> None:
-    characters = _characters(secret, fields)
-    uses_username = False
-    for part, spec in secret.destinations:
-        for name, text in spec.values.items():
-            template = parts.parsed(text)
-            names = template.fields()
-            uses_username = uses_username or "username" in names
-            where = _where(part, name)
-            for unknown in sorted(names - set(fields or ())) if secret.target is None and fields else ():
-                where.fault(name or "value", f"no field `{unknown}`; {did_you_mean(unknown, fields or ())}")
-            for risk in template.risks(characters):
-                holds = f"{{{risk.field}}} may hold {risk.characters!r}, which breaks {risk.into}"
-                where.fault(name or "value", f"{holds}: {risk.remedy}")
-    if secret.strategy is Strategy.ALTERNATING_USERS and secret.destinations and not uses_username:
-        secret.fault(
-            "destinations", "two users take turns, so consumers must be told which: expected {username} in a template"
-        )
-
-
-def _where(part: Part, name: str) -> Part:
-    """The mapping in which a template stands."""
-    for key in ("values", "secrets"):
-        inner = part.raw.get(key)
-        if name and isinstance(inner, Map):
-            return Part(inner, f"{part.path}.{key}", part.reading)
-    return part
