@@ -154,7 +154,10 @@ def test_an_input_output_error_is_no_definite_answer(tmp_path: Path, monkeypatch
     assert "value" not in str(caught.value)
 
 
-def test_leftovers_of_a_killed_write_are_swept_by_the_next_and_those_of_other_files_are_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_sweep", [True, False])
+def test_leftovers_of_a_killed_write_are_swept_by_the_next_and_those_of_other_files_are_not(
+    tmp_path: Path, by_sweep: bool
+) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     pid = os.fork()
     if pid == 0:  # die between the temporary file and its rename
@@ -167,7 +170,11 @@ def test_leftovers_of_a_killed_write_are_swept_by_the_next_and_those_of_other_fi
     assert len(files.strays(str(tmp_path))) == 1
     put(other, b"other")
     assert len(files.strays(str(tmp_path))) == 1
-    files.sweep(str(mine))
+    if by_sweep:
+        files.sweep(str(mine))
+    else:
+        put(mine, b"whole")
+        mine.unlink()
     assert names(tmp_path) == ["other"]
 
 

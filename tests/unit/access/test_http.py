@@ -151,6 +151,20 @@ def test_a_name_that_leads_to_metadata_is_refused_whatever_else_it_leads_to(monk
         http.call("GET", "http://collector.example/", soon(), plain_ok=True)
 
 
+def test_a_name_is_resolved_once_so_that_it_cannot_change_its_mind(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[str] = []
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *rest: object, **options: object) -> object:
+        asked_for.append(host)
+        return real("127.0.0.1" if host == "collector.example" else host, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with server(answer(OK)) as (url, _):
+        assert http.call("GET", url.replace("127.0.0.1", "collector.example"), soon()).status == 200
+    assert asked_for.count("collector.example") == 1
+
+
 def test_a_credential_goes_over_plain_http_to_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: elsewhere)
