@@ -205,7 +205,7 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
     begun = rotation.phases[: rotation.reached + 1]
     one_at_a_time = shape.strategy in ONE_AT_A_TIME
     copied = shape.values_exist and not one_at_a_time and any(p.step is Step.CREATE for p in begun)
-    doubtful = rotation.phases if copied else begun  # PREVIOUS's value may still be accepted: its retirement was cancelled
+    doubtful = rotation.phases if copied else begun  # the retirement of a copied value may have been cancelled
     at_target = any(p.step in {Step.SET, Step.MINT, Step.RETIRE} for p in doubtful)
     at_checker = any(p.step is Step.DELIVER and p.audience is CHECKER for p in doubtful)
     handed_over = [p for p in begun if p.step is Step.DELIVER and p.audience is CONSUMERS]

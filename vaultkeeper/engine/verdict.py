@@ -5,7 +5,7 @@ from __future__ import annotations
 from vaultkeeper.engine.judge import needs_observation
 from vaultkeeper.engine.plan import one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
-from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Cause, Direction, End, Rotation, State, Step, Waiting
 
 
 def consumers_served(rotation: Rotation) -> bool:
@@ -85,8 +85,9 @@ def works_now(rotation: Rotation) -> str:
     if rotation.state is State.ROLLED_BACK or not needs_observation(rotation):
         return f"{old}: target and consumers are on it"
     if one_at_a_time(rotation.policy):
-        first = rotation.from_version is None
-        return f"nothing for certain: the target may accept {new}" if first else f"{old} or {new}: one of them, not both"
+        if rotation.from_version is None:
+            return f"nothing for certain: the target may accept {new}"
+        return f"{old} or {new}: the target may accept only one of them"
     if rotation.direction is Direction.BACK or not _new_is_proven(rotation):
         return f"{old}: the target accepts it, {new} may be refused"
     return f"{old} and {new}: the target accepts both" if rotation.from_version else f"{new}: it was proven"

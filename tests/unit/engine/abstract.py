@@ -7,19 +7,16 @@ looked up on their modules, so that a test may put a mutated row in their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
-from datetime import datetime
 from enum import Enum
 from operator import attrgetter
 from typing import NamedTuple
 
-from tests.unit.engine.cases import CHECKER_GROUP, LATER, T0, Case
-from vaultkeeper.engine import judge, moves, plan
-from vaultkeeper.engine.judge import Proved, Seen, Tested
-from vaultkeeper.model.outcome import Confirmed, Done, Failed, Login, No, NotYet, Proof, Refused, Result, Unknown, Usage
-from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Phase, Purpose, Rotation, State, Step, Waiting
-from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel, Strategy
+from tests.unit.engine.cases import LATER, T0, Case
+from vaultkeeper.engine import moves, plan
+from vaultkeeper.model.rotation import Cause, Direction, Phase, Purpose, Rotation, State
+from vaultkeeper.model.secret import Acceptance, StagingLabel, Strategy
 from vaultkeeper.ports import Change, VersionChange
 
 PREVIOUS, FROM, TO = 1, 2, 3
@@ -42,7 +39,7 @@ class World(NamedTuple):
 
 
 class Fact(NamedTuple):
-    acceptance: Acceptance = Acceptance.UNKNOWN
+    acceptance: str = Acceptance.UNKNOWN.value  # hashed a million times: a word is faster than its Enum
     verified: bool = False
     compromised: bool = False
 
@@ -60,7 +57,7 @@ class Ledger(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A reachable state. `live`: the store as the process sees it, its unwritten judgements included; None: no process."""
+    """A reachable state. `live`: the store with what the process has judged and not yet written; None: no process."""
 
     world: World
     durable: Ledger
@@ -89,7 +86,9 @@ _KEY = attrgetter(
     *("value_refusals", "waiting", "waiting_for", "not_before", "cause", "detail", "ended_at", "superseded"),
     *("unverified",),
 )
-ALIKE = frozenset({Cause.DELIVERY, Cause.CONFIRM_TIMEOUT, Cause.PRIVILEGE, Cause.CAPACITY, Cause.UNSUPPORTED, Cause.ASKED})
+ALIKE = frozenset(
+    {Cause.DELIVERY, Cause.CONFIRM_TIMEOUT, Cause.PRIVILEGE, Cause.CAPACITY, Cause.UNSUPPORTED, Cause.ASKED}
+)
 """Causes that nothing on the way back looks at: with two faults one of them stands for all."""
 LABELS = (StagingLabel.PENDING, StagingLabel.CURRENT, StagingLabel.PREVIOUS)
 
@@ -112,10 +111,12 @@ class Engine:
         known = () if case.first else ((PREVIOUS, PREVIOUS), (FROM, FROM))
         old = Acceptance.ACCEPTED if case.strategy is Strategy.PREVIOUS_KEYS else Acceptance.REFUSED
         leaked = case.purpose is Purpose.EMERGENCY
-        facts = () if case.first else ((PREVIOUS, Fact(old)), (FROM, Fact(Acceptance.ACCEPTED, True, leaked)))
+        now = Fact(Acceptance.ACCEPTED.value, True, leaked)
+        facts = () if case.first else ((PREVIOUS, Fact(old.value)), (FROM, now))
         empty = Ledger(-1, (None, None, None) if case.first else (None, FROM, PREVIOUS), facts, known)
         ledger = self._opened(empty, case.purpose)
-        world = World(self.accepted_before(), tuple(Group(h, frozenset([h])) for h in [self.held_before()] * case.groups))
+        held = self.held_before()
+        world = World(self.accepted_before(), (Group(held, frozenset([held])),) * case.groups)
         return Point(world, ledger, ledger, case.faults)
 
     def accepted_before(self) -> frozenset[int]:
@@ -175,7 +176,7 @@ class Engine:
 
     # ----------------------------------------------------------------------------------------------------- judgements
 
-    def _judged(self, at: Point, event: Hashable, decide: Callable[[Rotation], Change]) -> Point:
+    def judged(self, at: Point, event: Hashable, decide: Callable[[Rotation], Change]) -> Point:
         """The process takes a judgement over; it is durable with the next write."""
         live = at.live
         assert live is not None
@@ -185,23 +186,27 @@ class Engine:
             assert change.rotation is not None
             self._memo[key] = (self._intern(change.rotation), change)
         index, change = self._memo[key]
-        return at._replace(live=_with(live._replace(rotation=index), change))
+        return at._replace(live=with_change(live._replace(rotation=index), change))
 
-    def _begun(self, at: Point) -> Point:
+    def begun(self, at: Point) -> Point:
         """Journalled before it reaches outside: the only way to the world."""
-        at = self._judged(at, "begin", lambda r: Change(moves.begin(r)))
+        at = self.judged(at, "begin", lambda r: Change(moves.begin(r)))
         assert at.live is not None
         return at._replace(durable=at.live)
 
     # ---------------------------------------------------------------------------------------------------------- edges
 
+    def run(self, at: Point) -> Iterator[Edge]:
+        """The next thing that the process does (`stepping.py`)."""
+        raise NotImplementedError
+
     def edges(self, at: Point) -> Iterator[Edge]:
         if at.live is None:
             yield from self._commands(at)
         else:
-            yield from self._run(at)
+            yield from self.run(at)
             if at.faults:
-                yield _crash(at, at.world)
+                yield crash(at, at.world)
         if at.faults and self.case.checked:
             yield from self._restored(at)
 
@@ -211,7 +216,7 @@ class Engine:
         for backup in backups:
             if backup != at.world.accepted:
                 world = at.world._replace(accepted=backup, restored=True)
-                yield Edge(Kind.FAULT, f"target restored to {sorted(backup)}", _less(at)._replace(world=world))
+                yield Edge(Kind.FAULT, f"target restored to {sorted(backup)}", less(at)._replace(world=world))
 
     def _commands(self, at: Point) -> Iterator[Edge]:
         """What a person or the daemon may do while no process runs."""
@@ -226,7 +231,8 @@ class Engine:
                 back = self._taken(at, "rollback", lambda r: moves.sent_back(r, T0))
                 yield Edge(Kind.CHOICE, "rollback", back)
                 return
-        if at.round == 0:
+        clean = at.faults == self.case.faults or at.world.restored
+        if at.round == 0 and (rotation.open or clean):  # every other end leaves the same world as a clean one
             yield from self._follow_ups(at, rotation)
 
     def _follow_ups(self, at: Point, rotation: Rotation) -> Iterator[Edge]:
@@ -236,12 +242,12 @@ class Engine:
             yield Edge(Kind.CHOICE, "rollback after finish", at._replace(durable=opened, live=opened, round=1))
         if current is not None and not rotation.open and rotation.purpose is Purpose.ROTATE:
             leaked = VersionChange(compromised=True)
-            opened = self._opened(_with(at.durable, Change(facts={current: leaked})), Purpose.EMERGENCY)
+            opened = self._opened(with_change(at.durable, Change(facts={current: leaked})), Purpose.EMERGENCY)
             yield Edge(Kind.CHOICE, "rotate --emergency", at._replace(durable=opened, live=opened, round=1))
 
     def _can_go_back_to(self, ledger: Ledger, number: int) -> bool:
         fact = dict(ledger.facts)[number]
-        retired = fact.acceptance is Acceptance.REFUSED
+        retired = fact.acceptance == Acceptance.REFUSED.value
         possible = self.case.strategy in plan.ROLLS_BACK_AFTER_RETIRE
         return not fact.compromised and not (retired and not possible) and number in dict(ledger.values)
 
@@ -251,388 +257,25 @@ class Engine:
         def take(rotation: Rotation) -> Change:
             return move(replace(moves.taken_up(rotation), not_before=None))
 
-        return self._judged(at._replace(live=at.durable), event, take)
-
-    # ----------------------------------------------------------------------------------------------------------- steps
-
-    def _run(self, at: Point) -> Iterator[Edge]:
-        assert at.live is not None
-        rotation = self.rotation(at.live)
-        asleep = rotation.not_before is not None
-        if rotation.state not in {State.RUNNING, State.WAITING} or (asleep and rotation.state is State.WAITING):
-            yield Edge(Kind.CALM, "the command ends", at._replace(durable=at.live, live=None), stops=True)
-        elif asleep:
-            awake = self._judged(at, "wake", lambda r: Change(replace(r, not_before=None)))
-            yield Edge(Kind.CALM, "sleeps", awake._replace(durable=at.live))
-        elif rotation.outcome_unknown:
-            yield from self._resolve_doubt(at, rotation)
-        else:
-            assert rotation.phase is not None
-            yield from self._steps(rotation.phase.step)(at, rotation, rotation.phase)
-
-    def _steps(self, step: Step) -> Callable[[Point, Rotation, Phase], Iterator[Edge]]:
-        return {
-            Step.OBSERVE: self._observe,
-            Step.CREATE: self._create,
-            Step.MINT: self._mint,
-            Step.PREPARE: self._prepare,
-            Step.BARRIER: self._barrier,
-            Step.SET: self._set,
-            Step.TEST: self._test,
-            Step.DELIVER: self._deliver,
-            Step.CONFIRM: self._confirm,
-            Step.FINISH: self._finish,
-            Step.GRACE: self._grace,
-            Step.RELEASE: self._prepare,
-            Step.EVIDENCE: self._evidence,
-            Step.RETIRE: self._set,
-            Step.PROVE: self._prove,
-        }[step]
-
-    def _answers(self, at: Point, event: str, outcomes: Mapping[str, Callable[[Rotation], Change]]) -> Iterator[Edge]:
-        """The first outcome is what happens when nothing goes wrong; the others are faults, and need some left."""
-        for number, (label, decide) in enumerate(outcomes.items()):
-            if number == 0:
-                yield Edge(Kind.CALM, f"{event}: {label}", self._judged(at, (event, label), decide))
-            elif at.faults:
-                yield Edge(Kind.FAULT, f"{event}: {label}", self._judged(_less(at), (event, label), decide))
-
-    def _choice(self, at: Point, label: str, decide: Callable[[Rotation], Change]) -> Edge:
-        return Edge(Kind.CHOICE, label, self._judged(at, label, decide))
-
-    def _outward(
-        self, begun: Point, event: str, after: World, decide: Callable[[Rotation, Result], Change]
-    ) -> Iterator[Edge]:
-        """One writing call: it works, the process dies before or after it, its reply is lost, it is refused."""
-        done = begun._replace(world=after)
-        yield Edge(Kind.CALM, event, self._judged(done, event, lambda r: decide(r, Done())))
-        if not begun.faults:
-            return
-        yield _crash(begun, begun.world)
-        yield _crash(begun, after)
-        lost = Unknown(Login.UNREACHABLE)
-        yield Edge(Kind.FAULT, f"{event}: reply lost", self._judged(_less(done), (event, lost), lambda r: decide(r, lost)))
-        yield from self._unanswered(begun, event, decide)
-
-    def _unanswered(self, at: Point, event: str, decide: Callable[[Rotation, Result], Change]) -> Iterator[Edge]:
-        """Nothing was changed: out of reach, throttled, or refused for certain."""
-        refusals = [Refused(no, no.value) for no in self._refusals(event)]
-        answers: list[Result] = [Unknown(Login.UNREACHABLE), Unknown(Login.THROTTLED), *refusals]
-        for answer in answers:
-            label = f"{event}: {answer.why.value if isinstance(answer, Refused) else 'silent'}"
-            judged = self._judged(_less(at), (event, str(answer)), lambda r, a=answer: decide(r, a))  # type: ignore[misc]
-            yield Edge(Kind.FAULT, label, judged)
-        endless = Refused(No.CONFLICT, "again and again")
-        judged = self._judged(
-            _less(at), (event, "conflicts"), lambda r: decide(replace(r, tries=judge.MAX_CONFLICTS), endless)
-        )
-        yield Edge(Kind.FAULT, f"{event}: conflicts without end", judged)
-
-    def _refusals(self, event: str) -> list[No]:
-        """Only a target can be found to check nothing. With two faults, one refusal stands for those judged alike."""
-        alike = {No.CAPACITY, No.UNSUPPORTED} if self.case.faults > 1 else set()
-        elsewhere = set() if event.split()[0] in {"create", "set", "retire"} else {No.UNCHECKED}
-        return [no for no in No if no not in alike | elsewhere]
-
-    # ------------------------------------------------------------------------------------------------------- observing
-
-    def _look(self, at: Point, rotation: Rotation) -> dict[str, Seen]:
-        """Every answer of an observation; the true one first."""
-        live = at.live
-        assert live is not None
-        if not self.case.checked or self.case.unverified:
-            return {"not askable": Seen(askable=False, detail=self.case.unverified or "")}
-
-        def answers(of: Callable[[int], Login]) -> Seen:
-            to, from_, previous = (
-                None if (value := live.value(number)) is None else of(value)
-                for number in (rotation.to_version, rotation.from_version, rotation.previous_version)
-            )
-            return Seen(to, from_, previous)
-
-        truth = answers(lambda value: Login.ACCEPTED if value in at.world.accepted else Login.REJECTED)
-        usable = bool(at.world.accepted)
-        label = f"sees {[a and a.value for a in (truth.to, truth.from_, truth.previous)]}, usable {usable}"
-        seen = {label: replace(truth, account_usable=usable)}
-        for silence in judge.NO_ANSWER:
-            seen[silence.value] = replace(answers(lambda _value, s=silence: s), unanswered=silence)  # type: ignore[misc]
-        if rotation.from_version is not None and not self.case.self_service:
-            seen["newer tag"] = Seen(newer_tag=True, detail="a newer generation")
-        return seen
-
-    def _observe(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        outcomes: dict[str, Callable[[Rotation], Change]] = {
-            label: (lambda r, s=seen: judge.judge_seen(r, s, T0))  # type: ignore[misc]
-            for label, seen in self._look(at, rotation).items()
-        }
-        for answer in (Refused(No.PRIVILEGE, "no right to look"), Unknown(Login.UNREACHABLE)):
-            outcomes[str(answer)] = lambda r, a=answer: judge.judge_result(r, a, T0)  # type: ignore[misc]
-        yield from self._answers(at, "observe", outcomes)
-
-    def _resolve_doubt(self, at: Point, rotation: Rotation) -> Iterator[Edge]:
-        if not judge.needs_observation(rotation):
-            clear = Change(replace(rotation, outcome_unknown=False, state=State.RUNNING, waiting=None, not_before=None))
-            yield Edge(Kind.CALM, "no doubt", self._judged(at, "no doubt", lambda _r: clear))
-            return
-        outcomes: dict[str, Callable[[Rotation], Change]] = {
-            label: (lambda r, s=seen: judge.judge_seen(r, s, T0))  # type: ignore[misc]
-            for label, seen in self._look(at, rotation).items()
-        }
-        outcomes["refused"] = lambda r: moves.park(r, Cause.PRIVILEGE, "no right to look")
-        yield from self._answers(at, "look", outcomes)
-
-    # -------------------------------------------------------------------------------------------------- making a value
-
-    def _create(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        live = at.live
-        assert live is not None
-        number = max((n for n, _ in live.facts), default=FROM) + 1
-        if self.case.strategy is Strategy.ALTERNATING_USERS and number % 2 == (rotation.from_version or 0) % 2:
-            number += 1  # accounts take turns: odd values live on one, even ones on the other
-        copied = live.value(rotation.previous_version) if rotation.purpose is Purpose.ROLLBACK else None
-        minted = self.case.strategy is Strategy.MINTED and copied is None
-        values = live.values if minted else (*live.values, (number, copied or number))
-        ledger = live._replace(values=values, facts=(*live.facts, (number, Fact())))
-
-        def made(r: Rotation) -> Change:
-            change = moves.advance(replace(r, to_version=number), T0)
-            return replace(change, labels={StagingLabel.PENDING: number})
-
-        by_hand = self.case.strategy is Strategy.MANUAL and rotation.purpose is not Purpose.ROLLBACK
-        world = at.world._replace(accepted=at.world.accepted | {number}) if by_hand else at.world
-        created = at._replace(live=ledger, world=world)
-        yield Edge(Kind.CALM, "create", self._judged(created, ("create", number), made))
-        if by_hand:
-            wanting = NotYet("a person supplies this value", LATER - T0)
-            yield self._choice(at, "create: no input yet", lambda r: judge.judge_result(r, wanting, T0))
-        if at.faults:
-            yield from self._unanswered(at, "create", lambda r, a: judge.judge_result(r, a, T0))
-
-    def _mint(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        """Found by name after a crash, an orphan is dropped; the value is durable before any use."""
-        live, to = at.live, rotation.to_version
-        assert live is not None and to is not None  # noqa: PT018
-        if live.value(to) is not None:
-            yield Edge(Kind.CALM, "minted before", self._judged(at, "minted", lambda r: moves.advance(r, T0)))
-            return
-        begun = self._begun(at)
-        there = begun.world.accepted - {ORPHAN}
-        lost = begun.world._replace(accepted=there | {ORPHAN})
-        for edge in self._outward(begun, "mint", lost, lambda r, a: judge.judge_result(r, a, T0)):
-            if edge.kind is not Kind.CALM:
-                yield edge
-                continue
-            kept = edge.to.live
-            assert kept is not None
-            ledger = kept._replace(values=(*kept.values, (to, to)))
-            world = lost._replace(accepted=there | {to})
-            yield Edge(Kind.CALM, "mint", edge.to._replace(world=world, live=ledger, durable=ledger))
-
-    # -------------------------------------------------------------------------------------------------------- the target
-
-    def _set(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        begun = self._begun(at)
-        accept, refuse = self._values(at, rotation, phase.carry), self._values(at, rotation, phase.refuse)
-        event = f"{phase.step.value} {accept} refuse {refuse}"
-        if self.case.strategy is Strategy.MINTED and not set(accept) <= at.world.accepted:
-            gone = Refused(No.UNSUPPORTED, "a deleted token cannot be made again")
-            yield Edge(
-                Kind.CALM, f"{event}: gone", self._judged(begun, (event, "gone"), lambda r: judge.judge_result(r, gone, T0))
-            )
-            return
-        accepted = self._after_set(at.world.accepted, accept, refuse)
-        if rotation.number(End.TO) in refuse:
-            accepted -= {ORPHAN}  # deleted by its name
-        world = at.world._replace(accepted=accepted, restored=False)
-        yield from self._outward(begun, event, world, lambda r, a: judge.judge_result(r, a, T0))
-
-    def _after_set(self, accepted: frozenset[int], accept: list[int], refuse: list[int]) -> frozenset[int]:
-        if self.case.strategy is Strategy.SINGLE:
-            return frozenset(accept[:1]) if accept else accepted - set(refuse)
-        if self.case.strategy is Strategy.ALTERNATING_USERS:
-            taken = {value % 2 for value in accept}
-            accepted = frozenset(value for value in accepted if value % 2 not in taken)
-        gone = set(refuse) - set(accept)
-        return (accepted | set(accept)) - gone
-
-    def _values(self, at: Point, rotation: Rotation, ends: tuple[End, ...]) -> list[int]:
-        assert at.live is not None
-        numbers = [number for end in ends if (number := rotation.number(end)) is not None]
-        return [value if (value := at.live.value(number)) is not None else number for number in numbers]
-
-    def _test(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        if not self.case.checked or self.case.unverified:
-            blind = Tested(Login.ACCEPTED, unverified=self.case.unverified or "")
-            unproven = (lambda r: judge.judge_tested(r, blind, T0)) if self.case.checked else (lambda r: moves.advance(r, T0))
-            yield from self._answers(at, "test", {"cannot be asked": unproven})
-            return
-        (value,) = self._values(at, rotation, (End.TO,))
-        pending = Login.ACCEPTED if value in at.world.accepted else Login.REJECTED
-        tested = [Tested(pending, self._control(at, rotation) if pending is Login.ACCEPTED else None)]
-        tested += [Tested(Login.REJECTED), Tested(Login.ACCEPTED, Login.ACCEPTED)]
-        tested += [t for silence in judge.NO_ANSWER for t in (Tested(silence), Tested(Login.ACCEPTED, silence))]
-        outcomes: dict[str, Callable[[Rotation], Change]] = {
-            str((t.pending.value, t.wrong and t.wrong.value)): (lambda r, t=t: judge.judge_tested(r, t, T0))  # type: ignore[misc]
-            for t in tested
-        }
-        yield from self._answers(at, "test", outcomes)
-
-    def _control(self, at: Point, rotation: Rotation) -> Login:
-        """Where the target refuses the old value it is the wrong one; else a value that nobody has."""
-        refuses_old = any(End.FROM in p.refuse for p in rotation.phases[: rotation.at] if p.step is Step.SET)
-        old = self._values(at, rotation, (End.FROM,)) if refuses_old else []
-        return Login.ACCEPTED if at.world.accepted & set(old) else Login.REJECTED
-
-    def _prove(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        values = self._values(at, rotation, phase.carry)
-        if not values or not self.case.checked:
-            yield from self._answers(at, "prove", {"nothing to prove": lambda r: moves.advance(r, T0)})
-            return
-        if self.case.unverified:
-            blind = Proved(None, self.case.unverified)
-            yield from self._answers(at, "prove", {"cannot be asked": lambda r: judge.judge_proved(r, blind, T0)})
-            return
-        truth = Login.ACCEPTED if values[0] in at.world.accepted else Login.REJECTED
-        if self.case.strategy is Strategy.MANUAL and truth is Login.ACCEPTED:
-            yield self._choice(at, "not revoked yet", lambda r: judge.judge_proved(r, Proved(truth), T0))
-            new = self._values(at, rotation, (End.TO,))
-            at = at._replace(world=at.world._replace(accepted=at.world.accepted - set(values) | set(new)))
-            truth = Login.REJECTED
-        outcomes: dict[str, Callable[[Rotation], Change]] = {
-            login.value: (lambda r, a=login: judge.judge_proved(r, Proved(a), T0))  # type: ignore[misc]
-            for login in (truth, Login.ACCEPTED, *judge.NO_ANSWER)
-        }
-        yield from self._answers(at, "prove", outcomes)
-
-    # -------------------------------------------------------------------------------------------------------- consumers
-
-    def _groups(self, phase: Phase) -> frozenset[GroupKey]:
-        if phase.audience is Audience.CHECKER:
-            return frozenset([CHECKER_GROUP]) if self.case.via else frozenset()
-        return self.case.consumers
-
-    def _prepare(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        """Prepare and release: additive or collecting, so consumers see nothing."""
-        if not self.case.consumers and phase.audience is Audience.CONSUMERS:
-            yield from self._answers(at, phase.step.value, {"no places": lambda r: moves.advance(r, T0)})
-            return
-        begun = self._begun(at)
-        yield from self._outward(begun, phase.step.value, at.world, lambda r, a: judge.judge_result(r, a, T0))
-
-    def _barrier(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        yield from self._answers(at, "barrier", {"reached": lambda r: moves.advance(r, T0)})
-
-    def _next_group(self, rotation: Rotation, phase: Phase) -> GroupKey | None:
-        return min(self._groups(phase) - rotation.settled, default=None)
-
-    def _carried(self, at: Point, rotation: Rotation, audience: Audience) -> Values:
-        assert at.live is not None
-        ends = plan.carried(rotation, audience) or ()
-        values = self._values(at, rotation, ends)
-        if values and plan.keeps_old(self.case.policy):
-            facts = sorted(at.live.facts, reverse=True)
-            kept = [at.live.value(n) for n, fact in facts if fact.acceptance is Acceptance.ACCEPTED]
-            values += [value for value in kept if value is not None and value not in values]
-        return tuple(values)
-
-    def _deliver(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        group, groups = self._next_group(rotation, phase), self._groups(phase)
-        if group is None:
-            yield from self._answers(at, "deliver", {"nobody": lambda r: moves.advance(r, T0)})
-            return
-        begun = self._begun(at)
-        values = self._carried(begun, rotation, phase.audience)
-        if phase.audience is Audience.CHECKER:
-            accepted = frozenset(values) or self.accepted_before()
-            world = at.world._replace(accepted=accepted, restored=False)
-        else:
-            world = _delivered(at.world, self._number(group), values or self.held_before())
-        event = f"deliver {values} to {group}"
-        yield from self._outward(begun, event, world, lambda r, a: judge.judge_delivered(r, group, groups, a, T0))
-
-    def _number(self, group: GroupKey) -> int:
-        return sorted(self.case.consumers).index(group)
-
-    def _confirm(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        group, groups = self._next_group(rotation, phase), self._groups(phase)
-        if group is None:
-            yield from self._answers(at, "confirm", {"nobody": lambda r: moves.advance(r, T0)})
-            return
-        event = f"confirm {group}"
-
-        def told(answer: Confirmed | NotYet | Failed | Unknown, now: datetime) -> Callable[[Rotation], Change]:
-            return lambda r: judge.judge_confirmed(
-                r, group, groups, answer, now, timeout=LATER - T0, puts_back=self.case.puts_back
-            )
-
-        confirmed = at
-        if phase.audience is Audience.CONSUMERS:
-            confirmed = at._replace(world=_confirmed(at.world, self._number(group)))
-        proven = told(Confirmed(Proof.DEMONSTRATED), T0)
-        yield Edge(Kind.CALM, event, self._judged(confirmed, event, proven))
-        slow = NotYet("restarting", LATER - T0, ("one",))
-        yield self._choice(at, f"{event}: not yet", told(slow, T0))
-        outcomes = {
-            "": proven,
-            "failed": told(Failed("one", "crashes"), T0),
-            "too slow": told(slow, LATER),
-            "silent": told(Unknown(Login.UNREACHABLE), T0),
-        }
-        for edge in self._answers(at, event, outcomes):
-            if edge.kind is Kind.FAULT:
-                yield edge
-
-    # ------------------------------------------------------------------------------------------------------ the old value
-
-    def _finish(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        yield from self._answers(at, "finish", {"labels move": lambda r: judge.judge_finish(r, T0)})
-
-    def _grace(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        yield from self._answers(at, "grace", {"is over": lambda r: judge.judge_grace(r, LATER)})
-        yield self._choice(at, "grace: not over", lambda r: judge.judge_grace(r, T0))
-
-    def _evidence(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        unused = Usage(False if self.case.sees_use else None)
-        outcomes: dict[str, Callable[[Rotation], Change]] = {
-            "nobody": lambda r: judge.judge_usage(r, unused, T0, due_again=False)
-        }
-        if self.case.sees_use:
-            in_use, silent = Usage(True, ("one",)), Unknown(Login.UNREACHABLE)
-            yield self._choice(at, "in use", lambda r: judge.judge_usage(r, in_use, T0, due_again=False))
-            outcomes["in use when due again"] = lambda r: judge.judge_usage(r, in_use, T0, due_again=True)
-            outcomes["in use after 7 days"] = lambda r: judge.judge_usage(r, in_use, LATER, due_again=False)
-            outcomes["silent"] = lambda r: judge.judge_usage(r, silent, T0, due_again=False)
-        yield from self._answers(at, "evidence", outcomes)
+        return self.judged(at._replace(live=at.durable), event, take)
 
 
-def _less(at: Point) -> Point:
+def less(at: Point) -> Point:
     return at._replace(faults=at.faults - 1)
 
 
-def _crash(at: Point, world: World) -> Edge:
+def crash(at: Point, world: World) -> Edge:
     """Only what was written is left."""
-    return Edge(Kind.FAULT, "killed", _less(at)._replace(world=world, live=None))
+    return Edge(Kind.FAULT, "killed", less(at)._replace(world=world, live=None))
 
 
-def _delivered(world: World, number: int, values: Values) -> World:
-    group = world.groups[number]
-    changed = Group(values, group.may_run | {values})
-    return world._replace(groups=(*world.groups[:number], changed, *world.groups[number + 1 :]))
-
-
-def _confirmed(world: World, number: int) -> World:
-    group = world.groups[number]
-    changed = Group(group.written, frozenset([group.written]))
-    return world._replace(groups=(*world.groups[:number], changed, *world.groups[number + 1 :]))
-
-
-def _with(ledger: Ledger, change: Change) -> Ledger:
+def with_change(ledger: Ledger, change: Change) -> Ledger:
     if change.facts:
         facts = dict(ledger.facts)
         for number, told in change.facts.items():
             before = facts.get(number, Fact())
             facts[number] = Fact(
-                told.acceptance or before.acceptance,
+                told.acceptance.value if told.acceptance else before.acceptance,
                 before.verified if told.verified is None else told.verified,
                 before.compromised if told.compromised is None else told.compromised,
             )

@@ -1,4 +1,4 @@
-"""Which rotations the exhaustive search walks: every strategy, with the variations that change its plan or its world."""
+"""Which rotations the exhaustive search walks: every strategy, with what changes its plan or its world."""
 
 from __future__ import annotations
 

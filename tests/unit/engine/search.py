@@ -6,14 +6,16 @@ A violation carries the path that leads to it, so that it can be read as a story
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tests.unit.engine.abstract import FOREIGN, ORPHAN, Edge, Engine, Kind, Ledger, Point
-from tests.unit.engine.cases import Case
+from tests.unit.engine.abstract import FOREIGN, ORPHAN, Engine, Kind, Point
+from tests.unit.engine.cases import CASES, Case
+from tests.unit.engine.stepping import Stepping
 from vaultkeeper.engine import judge, verdict
-from vaultkeeper.model.rotation import ENDED, Cause, Direction, Purpose, Rotation, State, Step
+from vaultkeeper.model.rotation import ENDED, Cause, Direction, Purpose, Rotation, State
 from vaultkeeper.model.secret import Acceptance, Strategy
 
 ENOUGH = 400  # steps without faults in which everything has ended, or it never does
@@ -39,59 +41,68 @@ class Search:
     """Breadth first, so that the first path to a violation is a shortest one."""
 
     def __init__(self, case: Case, *, stop_at_first: bool = False) -> None:
-        self.engine = Engine(case)
+        self.engine = Stepping(case)
         self.found = Found(case)
         self.case = case
         self.stop_at_first = stop_at_first
-        self._came: dict[Point, tuple[Point, str] | None] = {}
-        self._calm: dict[Point, Point] = {}
+        self._number: dict[Point, int] = {}  #: in the order in which they were found
+        self._points: list[Point] = []
+        self._came: list[tuple[int, str]] = []  #: from which point, by what
+        self._calm: dict[int, int] = {}
 
     def run(self) -> Found:
-        start = self.engine.start()
-        self._came[start] = None
-        queue = deque([start])
-        while queue and not (self.stop_at_first and self.found.violations):
-            at = queue.popleft()
-            self._note(at, judge_state(self.engine, at))
+        self._reach(self.engine.start(), -1, "opened")
+        here = 0
+        while here < len(self._points) and not (self.stop_at_first and self.found.violations):
+            at = self._points[here]
+            self._note(here, judge_state(self.engine, at))
             for edge in self.engine.edges(at):
                 self.found.edges += 1
+                there = self._reach(edge.to, here, edge.label)
                 if edge.kind is Kind.CALM:
-                    self._calm[at] = edge.to
+                    self._calm[here] = there
                 if edge.stops:
-                    self._note(at, judge_stop(self.engine, edge.to))
-                if edge.to not in self._came:
-                    self._came[edge.to] = (at, edge.label)
-                    queue.append(edge.to)
-        self.found.states = len(self._came)
+                    self._note(here, judge_stop(self.engine, edge.to))
+            here += 1
+        self.found.states = len(self._points)
         if not (self.stop_at_first and self.found.violations):
             self._judge_convergence()
         return self.found
+
+    def _reach(self, to: Point, came: int, label: str) -> int:
+        number = self._number.setdefault(to, len(self._points))
+        if number == len(self._points):
+            self._points.append(to)
+            self._came.append((came, label))
+        return number
 
     # ----------------------------------------------------------------------------------------------------- convergence
 
     def _judge_convergence(self) -> None:
         """Invariant 7: when faults stop, one restart reaches an end, or a person's turn that says so."""
-        ends: dict[Point, Point] = {}
-        for at in self._came:
-            path, here = [], at
+        ends: dict[int, int] = {}
+        for start, at in enumerate(self._points):
+            path: list[int] = []
+            here = start
             while here not in ends and here in self._calm and len(path) < ENOUGH:
                 path.append(here)
                 here = self._calm[here]
-                if here.live is None and self._is_a_stop(here):
+                if self._points[here].live is None and self._is_a_stop(self._points[here]):
                     break
             end = ends.get(here, here)
             if len(path) >= ENOUGH:
-                self._note(at, ["it never ends, though nothing goes wrong any more"])
+                self._note(start, ["it never ends, though nothing goes wrong any more"])
                 return
             ends.update(dict.fromkeys(path, end))
             if at.live is None:
-                self._judge_restart(at, end)
+                self._judge_restart(start, self._points[end])
 
     def _is_a_stop(self, at: Point) -> bool:
         rotation = self.engine.rotation(at.durable)
         return not rotation.open or rotation.state in PERSONS_TURN
 
-    def _judge_restart(self, at: Point, end: Point) -> None:
+    def _judge_restart(self, start: int, end: Point) -> None:
+        at = self._points[start]
         before, after = self.engine.rotation(at.durable), self.engine.rotation(end.durable)
         if not before.open:
             name = before.state.value
@@ -101,30 +112,28 @@ class Search:
             name = f"{before.state.value}({before.cause.value if before.cause else '?'})"
             self.found.ends[name] = self.found.ends.get(name, 0) + 1
         if after.open and not stuck_with_reason(self.case, at, after):
-            self._note(at, [f"one restart without faults ends in {verdict.described(after)}: {after.detail}"])
+            self._note(start, [f"one restart without faults ends in {verdict.described(after)}: {after.detail}"])
 
     # ------------------------------------------------------------------------------------------------------------ notes
 
-    def _note(self, at: Point, wrongs: Iterator[str] | list[str]) -> None:
+    def _note(self, at: int, wrongs: Iterable[str]) -> None:
         for wrong in wrongs:
             self.found.violations.setdefault(wrong, self.story(at))
 
-    def story(self, at: Point) -> list[str]:
+    def story(self, at: int) -> list[str]:
+        """How one gets there, a line for each step."""
         told: list[str] = []
-        here: Point | None = at
-        while here is not None:
-            came = self._came[here]
-            ledger = here.live or here.durable
-            rotation = self.engine.rotation(ledger)
+        while at >= 0:
+            point, (came, label) = self._points[at], self._came[at]
+            rotation = self.engine.rotation(point.live or point.durable)
             phase = rotation.phase.step.value if rotation.phase else "end"
-            world = here.world
             told.append(
-                f"{came[1] if came else 'opened'}  →  {rotation.direction.value} {rotation.at}:{phase} "
-                f"{rotation.state.value}{' in doubt' if rotation.outcome_unknown else ''}; "
-                f"accepts {sorted(world.accepted)}; consumers {[sorted(g.may_run | {g.written}) for g in world.groups]}"
-                f"{'' if here.live else '; no process'}"
+                f"{label}  →  {rotation.direction.value} {rotation.at}:{phase} {rotation.state.value}"
+                f"{' in doubt' if rotation.outcome_unknown else ''}{'' if point.live else ', no process'}; "
+                f"accepts {sorted(point.world.accepted)}; "
+                f"consumers {[sorted(g.may_run | {g.written}) for g in point.world.groups]}"
             )
-            here = came[0] if came else None
+            at = came
         return told[::-1]
 
 
@@ -136,7 +145,7 @@ def stuck_with_reason(case: Case, at: Point, after: Rotation) -> bool:
     return at.world.restored and after.cause in lost
 
 
-# ------------------------------------------------------------------------------------------------------------ every state
+# ---------------------------------------------------------------------------------------------------------- every state
 
 
 def judge_state(engine: Engine, at: Point) -> Iterator[str]:
@@ -166,16 +175,10 @@ def consumers_hold_accepted(engine: Engine, at: Point) -> bool:
 
 
 def excused(engine: Engine, at: Point, rotations: list[Rotation]) -> bool:
-    """The stated gap of `single`, after a restored target, after --cut: until the next command has brought it to an end."""
-    if at.world.restored or any(was_restored(r) for r in rotations):
-        return True
-    if any(rotation.unverified.startswith("cut ") for rotation in rotations):
+    """The stated gap of `single`; after a restored target, and after --cut, until the next command has ended."""
+    if at.world.restored or any(rotation.unverified.startswith("cut ") for rotation in rotations):
         return True
     return any(in_the_gap(engine.case, rotation) for rotation in rotations)
-
-
-def was_restored(rotation: Rotation) -> bool:
-    return False
 
 
 def in_the_gap(case: Case, rotation: Rotation) -> bool:
@@ -196,7 +199,7 @@ def _keys_everywhere(at: Point) -> Iterator[str]:
         yield f"data encrypted with {sorted(unread)} cannot be read everywhere"
 
 
-# ------------------------------------------------------------------------------------------------------ where a command ends
+# ------------------------------------------------------------------------------------------------- where a command ends
 
 
 def judge_stop(engine: Engine, at: Point) -> Iterator[str]:
@@ -218,7 +221,7 @@ def judge_stop(engine: Engine, at: Point) -> Iterator[str]:
 
 def _says_what_works(at: Point, works: str) -> Iterator[str]:
     """The first clause names the versions that work: all of them, or with "or" one of them."""
-    claim = works.split(":")[0]
+    claim = works.partition(":")[0]
     numbers = [int(number) for number in re.findall(r"v(\d+)", claim)]
     accepted = [at.durable.value(number) in at.world.accepted for number in numbers]
     if numbers and not (any(accepted) if " or " in claim else all(accepted)):
@@ -236,27 +239,39 @@ def _judge_end(engine: Engine, at: Point, rotation: Rotation) -> Iterator[str]:
         yield f"{rotation.state.value}: a PENDING is left over"
     if current != kept or (forward and previous != left):
         yield f"{rotation.state.value}: the labels say v{current} and v{previous}, not v{kept} and v{left}"
-    value, other = at.durable.value(kept), at.durable.value(left)
+    yield from _judge_places(engine, at, rotation, kept)
+    if not world.restored and case.checked:
+        yield from _judge_target(engine, at, rotation, (kept, left))
+
+
+def _judge_places(engine: Engine, at: Point, rotation: Rotation, kept: int | None) -> Iterator[str]:
+    world, value = at.world, at.durable.value(kept)
     before = engine.held_before() or None
     for group in world.groups:
         if group.written[:1] != ((value,) if value is not None else (before or ())[:1]):
             yield f"{rotation.state.value}: a consumer holds {group.written}, not v{kept}"
         if group.may_run != {group.written} and not rotation.unverified.startswith("cut "):
             yield f"{rotation.state.value}: a consumer may not run on {group.written}"
-    if world.restored or not case.checked:
-        return
+
+
+def _judge_target(
+    engine: Engine, at: Point, rotation: Rotation, versions: tuple[int | None, int | None]
+) -> Iterator[str]:
+    case, world = engine.case, at.world
+    kept, left = versions
+    value, other = at.durable.value(kept), at.durable.value(left)
     if value is not None and value not in world.accepted:
         yield f"{rotation.state.value}: the target does not accept v{kept}"
     if ORPHAN in world.accepted:
         yield f"{rotation.state.value}: a minted value is left behind"
-    persons_task = case.strategy is Strategy.MANUAL and not forward
+    persons_task = case.strategy is Strategy.MANUAL and rotation.state is State.ROLLED_BACK
     if other in world.accepted and other != value and not case.unverified and not persons_task:
         yield f"{rotation.state.value}: the target still accepts v{left}"
     verified = [number for number, fact in at.durable.facts if fact.verified]
     if kept is not None and max(verified, default=None) != kept:
         yield f"{rotation.state.value}: `get` resolves to v{max(verified, default=None)}, not to v{kept}"
     acceptance = dict(at.durable.facts).get(kept or -1)
-    if acceptance is not None and acceptance.acceptance is Acceptance.REFUSED:
+    if acceptance is not None and acceptance.acceptance == Acceptance.REFUSED.value:
         yield f"{rotation.state.value}: v{kept} is in use and recorded as refused"
 
 
@@ -265,22 +280,20 @@ def search(case: Case, *, stop_at_first: bool = False) -> Found:
     return Search(case, stop_at_first=stop_at_first).run()
 
 
-if __name__ == "__main__":
-    import os
-    import sys
-    import time
-
-    from tests.unit.engine.cases import CASES
-
-    faults = int(sys.argv.pop(1)) if sys.argv[1:] and sys.argv[1].isdigit() else 2
-    for one in CASES:
-        one = replace(one, faults=faults)
-        if len(sys.argv) > 1 and not any(one.name.startswith(word) for word in sys.argv[1:]):
-            continue
+def main(words: list[str]) -> int:
+    """`python -m tests.unit.engine.search [FAULTS] [NAME…]`: counts and, for each violation, how one gets there."""
+    faults = int(words.pop(0)) if words and words[0].isdigit() else 2
+    chosen = [replace(case, faults=faults) for case in CASES if not words or case.name.startswith(tuple(words))]
+    found = []
+    for case in chosen:
         began = time.monotonic()
-        result = search(one)
-        print(f"{result}   {time.monotonic() - began:.1f} s")
-        for wrong, path in result.violations.items():
-            print(f"  ✗ {wrong}")
-            for line in path[-int(os.environ.get("TAIL", "8")):]:
-                print(f"        {line}")
+        found.append(search(case))
+        print(f"{found[-1]}   {time.monotonic() - began:.1f} s", flush=True)
+        for wrong, path in found[-1].violations.items():
+            print("\n        ".join([f"  ✗ {wrong}", *path]))
+    print(f"{sum(one.states for one in found)} states, {sum(len(one.violations) for one in found)} kinds of violation")
+    return int(any(one.violations for one in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
