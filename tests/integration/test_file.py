@@ -273,7 +273,9 @@ def test_a_receipt_survives_a_second_prepare_after_the_delivery(tmp_path: Path) 
     delivery = to(tmp_path / "secret")
     assert isinstance(delivery.prepare(NEW), Prepared)
     delivery.deliver(NEW)
-    delivery.destination.prepare(delivery.group, delivery.items(NEW), delivery.ctx)
+    again = delivery.destination.prepare(delivery.group, delivery.items(NEW), delivery.ctx)
+    assert isinstance(again, Prepared)
+    assert again.receipts == delivery.receipts
     delivery.deliver(None)
     assert (tmp_path / "secret").read_bytes() == b"theirs"
 

@@ -203,7 +203,8 @@ def test_a_collection_is_never_overwritten_by_a_value(team: Team, slot: str) -> 
 
 
 @pytest.mark.parametrize(
-    "value", ["123", "true", "null", "", " edge ", "a: b # c", "two\nlines\n", "é'\"\\", "- x", "{}", "1e3", "~"]
+    "value",
+    ["123", "true", "null", "", " edge ", "a: b # c", "two\nlines\n", "é'\"\\", "- x", "{}", "1e3", "~", "yes", "012"],
 )
 def test_a_value_stays_text_whatever_it_looks_like(team: Team, value: str) -> None:
     path = team.file("shop.sops.yaml", THEIRS)

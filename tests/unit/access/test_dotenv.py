@@ -68,14 +68,15 @@ def why(value: bytes) -> No:
 @pytest.mark.parametrize(
     "value",
     ["plain",
-     "", "a b", "it's", '"quoted"', "$HOME", "a$b", "`id`", "$(id)", "#x", "a #b", "a\\b", "\\n", "é…", " edge ",
+     "", "a b", "it's", '"quoted"', "$HOME", "a$b", "`id`", "$(id)", "#x", "a #b", "a\\b", "a\\\\b", "\\n", "é…",
+     " edge ",
      "{}", "a;b&c|d>e", "~", "!x", "tab\there", "x=y", "postgresql://u:p@h/db?a=b&c=d#e", "*", "a\\'b"],
 )  # fmt: skip
 def test_every_reader_reads_the_value_that_was_written_or_it_is_refused(tmp_path: Path, value: str) -> None:
     try:
         data = edited(b"", "KEY", value.encode())
     except Answered:
-        assert value == "a\\'b"
+        assert value in ("a\\'b", "a\\\\b")
         return
     path = tmp_path / "env"
     path.write_bytes(data)
