@@ -182,6 +182,14 @@ class Rendered(Protocol):
 
 
 @runtime_checkable
+class NamesSystem(Protocol):
+    """Some settings only say how to reach or ask a system. Without this, other settings mean another system."""
+
+    def system(self) -> str:
+        """Equal for all settings that lead to the same one ("db.internal:5432", a list's path). No I/O."""
+
+
+@runtime_checkable
 class Spares(Protocol):
     """Some versions stay accepted on purpose (PostgreSQL: the owner's own login, adopted first)."""
 

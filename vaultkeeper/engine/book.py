@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vaultkeeper.engine.guard import Redactor
 from vaultkeeper.errors import NotFound
-from vaultkeeper.model.secret import Acceptance, Fields, SecretVersion, StagingLabel, VersionRecord
+from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
 from vaultkeeper.ports import Envelope, Store
 
 
@@ -23,6 +24,7 @@ class Book:
     store: Store
     envelope: Envelope
     redactor: Redactor
+    rebind: Callable[[Binding], Binding] = lambda binding: binding  #: today's way to the system a version was made for
     _records: dict[int, VersionRecord] = field(default_factory=dict)
     _fields: dict[int, Fields] = field(default_factory=dict)
 
@@ -46,7 +48,7 @@ class Book:
             number=record.number,
             id=record.id,
             fields=self._open(record),
-            binding=record.binding,
+            binding=self.rebind(record.binding),
             created_at=record.created_at,
             handle=record.handle,
             expires_at=record.expires_at,
@@ -77,8 +79,9 @@ class Book:
             self._fields[record.number] = fields
 
     def still_accepted(self, besides: set[int]) -> list[SecretVersion]:
-        """Every other version whose last proven fact is ACCEPTED, newest first (previous_keys)."""
-        numbers = [n for n, r in self.records().items() if r.acceptance is Acceptance.ACCEPTED and n not in besides]
+        """Every other version that was not discarded, newest first: data may be encrypted with it (previous_keys)."""
+        kept = [n for n, r in self.records().items() if r.acceptance is not Acceptance.REFUSED and r.sealed is not None]
+        numbers = [n for n in kept if n not in besides]
         return [self.version(n) for n in sorted(numbers, reverse=True)]
 
     def labelled(self, label: StagingLabel) -> SecretVersion | None:

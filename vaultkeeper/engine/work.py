@@ -11,10 +11,10 @@ from datetime import datetime
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.parts import Event, Parts
+from vaultkeeper.engine.parts import Event, Parts, power
 from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
 from vaultkeeper.model.secret import Binding, GroupKey, SecretVersion
-from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext
+from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext, NamesSystem
 
 RENDEZVOUS = frozenset({Step.BARRIER, Step.DELIVER, Step.CONFIRM})
 CHANGES_A_SYSTEM = frozenset({Step.MINT, Step.SET, Step.RETIRE, Step.DELIVER})
@@ -28,6 +28,13 @@ class Work:
     parts: Parts
     book: Book
     _unwritten: Change | None = field(default=None)
+    journalled: Rotation = field(init=False)  #: as the store has it
+
+    def __post_init__(self) -> None:
+        self.journalled = self.rotation
+
+    def __post_init__(self) -> None:
+        self.book.rebind = self._rebound
 
     # ------------------------------------------------------------------------------------------------------ journal
 
@@ -47,8 +54,13 @@ class Work:
         """Make everything judged so far durable, in one transaction."""
         if self._unwritten is not None:
             self.parts.store.commit(replace(self._unwritten, rotation=self.rotation))
-            self._unwritten = None
+            self._unwritten, self.journalled = None, self.rotation
             self.book.forget()
+
+    def secure(self) -> None:
+        """A new value is durable before anybody outside hears of it, a test included (invariant 1)."""
+        if self._unwritten is not None and self._unwritten.new_version is not None:
+            self.write()
 
     def begin(self) -> None:
         """Journal, then audit, that the present phase is about to reach outside (invariants 1 and 14)."""
@@ -107,6 +119,14 @@ class Work:
         codec = self.parts.backends.target_class(policy.target.kind).codec
         return Binding(policy.target.strategy, policy.target.kind, policy.target.settings, codec)
 
+    def _rebound(self, made_for: Binding) -> Binding:
+        """Another probe or time-out is not another system: the same one is reached as today's policy says."""
+        today = self.binding()
+        if made_for.target_kind != today.target_kind or made_for.target_settings == today.target_settings:
+            return made_for
+        systems = [_system(self.parts, binding) for binding in (made_for, today)]
+        return replace(today, strategy=made_for.strategy) if systems[0] and systems[0] == systems[1] else made_for
+
     # ------------------------------------------------------------------------------------------------------- contexts
 
     def deadline(self) -> Deadline:
@@ -139,6 +159,13 @@ class Work:
     def groups(self, phase: Phase) -> frozenset[GroupKey]:
         """The delivery groups that a deliver or confirm phase has to settle."""
         return frozenset(place.group for place in self.places(phase.audience))
+
+
+def _system(parts: Parts, binding: Binding) -> str | None:
+    if binding.target_kind is None:
+        return None
+    named = power(parts.backends.target(binding.target_kind, binding.target_settings, binding.codec), NamesSystem)
+    return named.system() if named is not None else None
 
 
 def merged(earlier: Change | None, later: Change) -> Change:

@@ -225,6 +225,9 @@ class PostgresTarget:
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
         return None
 
+    def system(self) -> str:
+        return str(self.settings.address)
+
     def keeps(self, version: SecretVersion) -> bool:
         """Stays this version accepted on purpose, whatever `refuse` says? (`retire_first_owner: keep`)."""
         return self._left_alone(_username(version))

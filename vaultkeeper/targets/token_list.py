@@ -132,6 +132,10 @@ class TokenListTarget:
             account_usable=False,  # a new token takes nothing over: the other lines stay
         )
 
+    def system(self) -> str:
+        probe = self.settings.probe
+        return self.settings.path or (probe.http if isinstance(probe, HttpProbe) else "")
+
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
         probe = self.settings.probe
         address = host_of(probe.http) if isinstance(probe, HttpProbe) else "local"
