@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vaultkeeper.errors import ConfigurationInvalid, NotFound
-from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretBytes, VersionRecord
+from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretBytes, StagingLabel, VersionRecord
 from vaultkeeper.ports import Change
 from vaultkeeper.testing.memory import MemoryEnvelope, MemoryStore
 from vaultkeeper.wiring.credentials import References
@@ -37,7 +37,8 @@ def references(learned: list[Fields]) -> References:
             acceptance=Acceptance.ACCEPTED,
             verified=verified,
         )
-        store.amend("shop/db", Change(new_version=record))
+        label = StagingLabel.CURRENT if verified else StagingLabel.PENDING
+        store.amend("shop/db", Change(new_version=record, labels={label: number}))
     return References(
         store,
         envelope,

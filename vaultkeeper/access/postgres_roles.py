@@ -224,12 +224,17 @@ def _begin(session: Session) -> list[str]:
 
 
 def _stale(found: Iterable[Tag | None], ours: Tag) -> Refused | None:
-    """Generations compare across installations, because `reconcile` lifts ours above any; epochs do not."""
+    """A newer generation, or the same one under a newer epoch, wins over us.
+
+    Generations compare across installations, because `reconcile` lifts ours above any; epochs do not, and they count
+    only within a generation: a restored store has lower ones than what was written before.
+    """
     for tag in found:
         if tag is None:
             continue
         own = (tag.installation, tag.secret) == (ours.installation, ours.secret)
-        if tag.generation > ours.generation or (own and tag.epoch > ours.epoch):
+        overtaken = tag.generation == ours.generation and own and tag.epoch > ours.epoch
+        if tag.generation > ours.generation or overtaken:
             return Refused(
                 No.STALE,
                 f"the role was last written as generation {tag.generation} of {tag.secret} (epoch {tag.epoch}, "

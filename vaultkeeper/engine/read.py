@@ -7,16 +7,18 @@ from datetime import datetime
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.errors import AlreadyOpen, NotFound
-from vaultkeeper.model.secret import SecretVersion, VersionRecord
+from vaultkeeper.model.secret import SecretVersion, VersionRecord, in_use
 
 
 def value(name: str, parts: Parts, *, version: int | None = None, at: datetime | None = None) -> SecretVersion:
-    """The newest version whose `test` passed and that was not reverted; or one by number, or the newest at a time.
+    """PENDING once its `test` has passed, else CURRENT; or one by number, or the newest proven one at a time.
 
     Raises NotFound; AuditUnwritable, and then nothing is shown.
     """
     book = Book(name, parts.store, parts.envelope, parts.redactor)
-    record = _chosen(name, [*book.records().values()], version, at)
+    records = [*book.records().values()]
+    now = in_use(records, parts.store.labels(name)) if version is None and at is None else None
+    record = now or _chosen(name, records, version, at)
     parts.store.audit({"event": "get", "secret": name, "version": record.number})
     return book.version(record.number)
 

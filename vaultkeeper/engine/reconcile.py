@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
@@ -15,17 +16,19 @@ from vaultkeeper.engine.observe import look, open_target
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.rotate import newest_open
+from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
-from vaultkeeper.errors import BackendError, NotFound, RotationFailed
+from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
 from vaultkeeper.model.outcome import Done, Held, Login, Refused, Unknown
-from vaultkeeper.model.rotation import Options, Placed, Purpose, Rotation, State
+from vaultkeeper.model.rotation import Cause, Options, Placed, Purpose, Rotation, State
 from vaultkeeper.model.secret import GroupKey, SecretVersion, StagingLabel
-from vaultkeeper.ports import Change
+from vaultkeeper.ports import Change, Context
 
 SET_CURRENT = "set-current"
 TAKE_PREVIOUS = "take-previous"
 TRUST_STORE = "trust-store"
 DELIVER = "deliver"
+STUCK = frozenset({State.PARKED, State.AMBIGUOUS})
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def reconcile(name: str, parts: Parts) -> list[Proposal]:
         raise BackendError(f"{name}: the target could not be asked", why=seen.detail)
     if Login.UNREACHABLE in (seen.from_, seen.previous) or Login.THROTTLED in (seen.from_, seen.previous):
         raise BackendError(f"{name}: the target gave no answer", why=seen.detail, next=f"vaultkeeper reconcile {name}")
-    return [*_about_target(work, seen), *_about_destinations(work, parts)]
+    return _about_target(work, seen) or _about_destinations(work, parts)  # each of the former delivers, too
 
 
 def _about_target(work: Work, seen: Seen) -> list[Proposal]:
@@ -91,59 +94,93 @@ def _held(work: Work, parts: Parts) -> list[tuple[GroupKey, str, Held]]:
 
 
 def apply(name: str, key: str, parts: Parts) -> None:
-    """Do one proposal. Idempotent. Raises NotFound for a key that is not proposed now, RotationFailed if it fails."""
+    """Do one proposal. Idempotent: what a failure leaves is proposed again.
+
+    Raises NotFound for a key that is not proposed now, AlreadyOpen where a rotation must come to rest first,
+    RotationFailed where a system does not follow.
+    """
     if key not in {proposal.key for proposal in reconcile(name, parts)}:
         raise NotFound(f"{name}: {key} is not proposed now", next=f"vaultkeeper reconcile {name}")
     with parts.store.hold(f"secret:{name}"):
-        parts.store.audit({"event": "reconcile", "secret": name, "what": key})
-        _close_stuck(name, parts, key)
-        work = _work(name, parts)
+        journal = _taken(name, key, parts)
+        parts.store.audit({"event": "reconcile", "secret": name, "what": key, "epoch": journal.epoch})
         if key == TAKE_PREVIOUS:
-            _swap_labels(work, parts)
-            work = _work(name, parts)
+            _swap_labels(_work(name, parts), journal, parts)
         if key in {SET_CURRENT, TRUST_STORE}:
-            _set_current(work, parts, overwrite=key == TRUST_STORE)
-        _deliver_current(work, parts)
+            _set_current(_work(name, parts), journal, parts)
+        _deliver_current(_work(name, parts), parts)
+        closed = _closed(journal, key, parts.clock.now())
+        if closed is not None:
+            parts.store.audit({"event": "end", "secret": name, "what": closed.state.value, "rotation": closed.id})
+            parts.store.commit(Change(closed, labels={StagingLabel.PENDING: None}))
 
 
-def _close_stuck(name: str, parts: Parts, key: str) -> None:
-    """A rotation that parked or found nothing accepted has done nothing further; the chosen direction replaces it."""
+def _taken(name: str, key: str, parts: Parts) -> Rotation:
+    """The rotation under whose epoch we write: without one a target with a fence would take us for a latecomer.
+
+    Where none is open, one is opened parked, so that a crash leaves `reconcile` as the next command.
+    """
     rotation = newest_open(name, parts)
-    if rotation is None or rotation.state not in {State.PARKED, State.AMBIGUOUS}:
-        return
-    taken = parts.store.take(rotation.id)
-    closed = replace(taken, state=State.ROLLED_BACK, ended_at=parts.clock.now(), detail=f"reconciled: {key}")
-    parts.store.commit(Change(closed, labels={StagingLabel.PENDING: None}))
+    if rotation is None:
+        new = new_rotation(name, parts, Purpose.ROTATE, Options(reason=f"reconcile: {key}"))
+        cause = Cause.STALE if key == TRUST_STORE else Cause.TARGET_WENT_BACK if key != DELIVER else Cause.DRIFT
+        return parts.store.open_rotation(replace(new, state=State.PARKED, cause=cause), Change())
+    if key != DELIVER and not rotation.finished and rotation.state not in STUCK:
+        raise AlreadyOpen(
+            f"a rotation of {name} is open", why=described(rotation), works="nothing was changed by this command",
+            next=f"vaultkeeper resume {name}",
+        )  # fmt: skip
+    return parts.store.take(rotation.id)
 
 
-def _swap_labels(work: Work, parts: Parts) -> None:
+def _closed(journal: Rotation, key: str, now: datetime) -> Rotation | None:
+    """A chosen direction replaces what was stuck, and a retirement whose ends were exchanged; else it stays open."""
+    ended = replace(journal, ended_at=now, superseded=True, waiting=None, not_before=None)
+    if journal.state in STUCK and not journal.finished:
+        return replace(ended, state=State.ROLLED_BACK, cause=None, detail=f"reconciled: {key}")
+    if journal.finished and key in {TAKE_PREVIOUS, TRUST_STORE}:
+        return replace(ended, state=State.DONE)
+    return None
+
+
+def _swap_labels(work: Work, journal: Rotation, parts: Parts) -> None:
     rotation = work.rotation
     labels = {StagingLabel.CURRENT: rotation.previous_version, StagingLabel.PREVIOUS: rotation.from_version}
-    parts.store.amend(rotation.secret, Change(labels=labels))
+    parts.store.commit(Change(journal, labels=labels))
 
 
-def _set_current(work: Work, parts: Parts, *, overwrite: bool) -> None:
-    current = _current(work)
+def _set_current(work: Work, journal: Rotation, parts: Parts) -> None:
+    name, current = work.rotation.secret, _current(work)
     target = open_target(parts, current.binding)
     if target is None:
         return
-    if overwrite:
-        # The number must rise above the tag at the target, or every later run would find the store stale again.
-        seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([current], work.context()))
-        if not isinstance(seen, Unknown | Refused) and seen.tag is not None:
-            current = _renumbered(current, seen.tag.generation + 1, work, parts)
-            work = _work(current.secret, parts)
-    done = asked(parts, f"{target.kind}.set", lambda: target.set([current], [], work.context()))
+
+    def context() -> Context:
+        return replace(work.context(), epoch=journal.epoch)
+
+    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([current], context()))
+    tag = None if isinstance(seen, Unknown | Refused) else seen.tag
+    newest = max([tag.generation if tag else 0, *work.book.records()])
+    if newest > current.number:
+        # Our number must rise above the tag and above what a latecomer may still write, or it would find us stale.
+        current = _renumbered(current, newest + 1, work, journal, parts)
+    done = asked(parts, f"{target.kind}.set", lambda: target.set([current], [], context()))
     if not isinstance(done, Done):
-        raise RotationFailed(f"{work.rotation.secret}: the target could not be set", why=getattr(done, "detail", ""))
+        raise RotationFailed(
+            f"{name}: the target could not be set",
+            why=getattr(done, "detail", ""),
+            works="whatever worked before: nothing was delivered to anybody",
+            next=f"vaultkeeper reconcile {name}",
+        )
 
 
-def _renumbered(version: SecretVersion, at_least: int, work: Work, parts: Parts) -> SecretVersion:
+def _renumbered(version: SecretVersion, at_least: int, work: Work, journal: Rotation, parts: Parts) -> SecretVersion:
     number = parts.store.next_number(version.secret, at_least)
     sealed = parts.envelope.seal(version.fields, secret=version.secret, bound_to=bound_to(number, version.id))
     record = replace(work.book.record(version.number), number=number, sealed=sealed)
     labels = {StagingLabel.CURRENT: number, StagingLabel.PREVIOUS: work.rotation.previous_version}
-    parts.store.amend(version.secret, Change(new_version=record, labels=labels))
+    parts.store.commit(Change(journal, new_version=record, labels=labels))
+    work.book.forget()
     return replace(version, number=number)
 
 
@@ -162,7 +199,13 @@ def _deliver_current(work: Work, parts: Parts) -> None:
                     lambda h=hook, g=group, i=items: h(g, i, delivery_context(parts)),  # type: ignore[misc]
                 )
                 if isinstance(answer, Unknown | Refused):
-                    raise RotationFailed(f"{group} could not be delivered", why=answer.detail)
+                    name = work.rotation.secret
+                    raise RotationFailed(
+                        f"{name}: {group} could not be delivered",
+                        why=answer.detail,
+                        works="the target is on the current version; this consumer may not be",
+                        next=f"vaultkeeper reconcile {name}",
+                    )
 
 
 def _current(work: Work) -> SecretVersion:

@@ -78,7 +78,7 @@ def _state(policy: RotationPolicy | None, newest: Rotation | None, current: Vers
         return "disabled"
     if current is None:
         return "new"
-    if newest is not None and newest.state is State.ROLLED_BACK:
+    if newest is not None and newest.state is State.ROLLED_BACK and not newest.superseded:
         return "rolled_back"
     return "due" if due else "ok"
 

@@ -10,7 +10,7 @@ from vaultkeeper.model.rotation import Cause, Direction, End, Rotation, State, S
 
 def consumers_served(rotation: Rotation) -> bool:
     """Is every consumer proven to hold an accepted value, judging by the journal alone?"""
-    if rotation.cause in {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED}:
+    if rotation.cause in {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.STALE}:
         return False
     if rotation.finished:
         return not rotation.unverified.startswith("cut ")
@@ -31,7 +31,7 @@ def exit_code(rotation: Rotation) -> int:
         case State.WAITING if rotation.waiting in patient:
             return 0
         case State.ROLLED_BACK:
-            return 5
+            return 0 if rotation.superseded else 5
         case State.AMBIGUOUS:
             return 6
         case _:
@@ -66,20 +66,35 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
         nexts[rotation.state] = f"vaultkeeper adopt {name}   with the value that works, or   {overwrite}"
     return kind(
         f"{name}: {described(rotation)}",
-        why=rotation.detail or (rotation.cause.value.replace("_", " ") if rotation.cause else ""),
+        why=_why(rotation),
         works=works_now(rotation),
         next=nexts.get(rotation.state, forward),
     )
+
+
+_WHY = {
+    Cause.NONE_ACCEPTED: "the target refuses every version of this store: was it changed by hand, or put back?",
+    Cause.TARGET_WENT_BACK: "the target refuses the newest version and accepts an older one: was a backup put back?",
+}
+
+
+def _why(rotation: Rotation) -> str:
+    if rotation.detail or rotation.cause is None:
+        return rotation.detail
+    return _WHY.get(rotation.cause, rotation.cause.value.replace("_", " "))
 
 
 def works_now(rotation: Rotation) -> str:
     """Which version works right now, judging by the journal. Before the colon stands only what is certain."""
     old = f"v{rotation.from_version} (old)" if rotation.from_version else "no stored version"
     new = f"v{rotation.to_version} (new)"
-    if rotation.cause is Cause.NONE_ACCEPTED:
-        return "none of the stored versions was accepted"
-    if rotation.cause is Cause.TARGET_WENT_BACK:
-        return f"an older version than {old}: the target was put back"
+    nothing_of_ours = {
+        Cause.NONE_ACCEPTED: "none of the stored versions was accepted",
+        Cause.STALE: "what a newer state of this installation set last; this store does not hold it",
+        Cause.TARGET_WENT_BACK: f"an older version than {old}: the target was put back",
+    }
+    if rotation.cause in nothing_of_ours:
+        return nothing_of_ours[rotation.cause]
     if rotation.finished:
         return f"{new}: every consumer runs on it; {old} may still be accepted"
     if rotation.state is State.ROLLED_BACK or not needs_observation(rotation):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -145,3 +145,13 @@ class VersionRecord:
     acceptance: Acceptance = Acceptance.UNKNOWN
     verified: bool = False
     compromised: bool = False
+
+
+def in_use(records: Iterable[VersionRecord], labels: Mapping[StagingLabel, int]) -> VersionRecord | None:
+    """What whoever needs the value now is given: PENDING once its `test` has passed, else CURRENT.
+
+    Not simply the newest that was ever proven: a person may have gone back to an older one (`reconcile`, `adopt`).
+    """
+    usable = {record.number: record for record in records if record.verified and record.sealed is not None}
+    marked = (usable.get(labels.get(label, 0)) for label in (StagingLabel.PENDING, StagingLabel.CURRENT))
+    return next((record for record in marked if record is not None), None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised, NotFound
-from vaultkeeper.model.secret import MAIN_FIELDS, Fields, SecretBytes, VersionRecord
+from vaultkeeper.model.secret import MAIN_FIELDS, Fields, SecretBytes, VersionRecord, in_use
 from vaultkeeper.ports import Envelope, Store
 
 MAX_BYTES = 1 << 20
@@ -65,14 +65,14 @@ class References:
         raise ConfigurationInvalid(f"{_named(reference)} is no reference", next=_EXPECTED)
 
     def _stored(self, name: str) -> Fields:
-        """The newest version whose `test` passed and that was not reverted (rotation.md section 13)."""
-        usable = [record for record in self._store.versions(name) if record.verified and record.sealed is not None]
-        if not usable:
+        """What is in use now (rotation.md section 13)."""
+        record = in_use(self._store.versions(name), self._store.labels(name))
+        if record is None:
             raise NotFound(
                 f"{{secret: {name}}} names a secret without a proven version",
                 next=f"vaultkeeper adopt {name}   or   vaultkeeper rotate {name}",
             )
-        return self._opened(max(usable, key=lambda record: record.number))
+        return self._opened(record)
 
     def _opened(self, record: VersionRecord) -> Fields:
         assert record.sealed is not None  # noqa: S101 - `_stored` chose only such records
