@@ -102,6 +102,8 @@ def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Chang
     if not seen.askable:
         return advance(replace(rotation, unverified=seen.detail), now)
     if rotation.from_version is None:
+        if seen.unanswered is not None:
+            return _nothing_concluded(rotation, seen, seen.unanswered, now)
         if seen.account_usable and not rotation.options.replace:
             return turn_back(rotation, Cause.ACCOUNT_IN_USE, now)
         return advance(rotation, now)

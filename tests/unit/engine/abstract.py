@@ -8,7 +8,7 @@ looked up on their modules, so that a test may put a mutated row in their place.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from enum import Enum
 from operator import attrgetter
 from typing import NamedTuple
@@ -80,12 +80,8 @@ class Edge(NamedTuple):
     stops: bool = False  #: a command ends here: its exit code is judged
 
 
-_KEY = attrgetter(
-    *("purpose", "from_version", "to_version", "previous_version", "at", "reached"),
-    *("direction", "state", "begun", "outcome_unknown", "doubted", "settled", "proof", "tries", "failed_proofs"),
-    *("value_refusals", "waiting", "waiting_for", "not_before", "cause", "detail", "ended_at", "superseded"),
-    *("unverified",),
-)
+_THE_SAME = {"id", "secret", "policy", "options", "places", "receipts", "opened_at", "entered_at", "epoch"}
+_KEY = attrgetter(*(f.name for f in fields(Rotation) if f.name not in _THE_SAME | {"phases", "back"}))
 ALIKE = frozenset(
     {Cause.DELIVERY, Cause.CONFIRM_TIMEOUT, Cause.PRIVILEGE, Cause.CAPACITY, Cause.UNSUPPORTED, Cause.ASKED}
 )

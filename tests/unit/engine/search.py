@@ -161,6 +161,8 @@ def judge_state(engine: Engine, at: Point) -> Iterator[str]:
     begins_with_one = not case.first or (any(r.finished for r in rotations) and not world.restored)
     if case.checked and begins_with_one and not world.accepted & stored:
         yield "reachable: no stored version is accepted"
+    if case.account_usable and not case.replace and FOREIGN not in world.accepted and not world.restored:
+        yield "an account in use was taken over without --replace"
     if not consumers_hold_accepted(engine, at) and not excused(engine, at, rotations):
         yield "a consumer holds a refused value"
     if case.strategy is Strategy.PREVIOUS_KEYS:
@@ -265,7 +267,7 @@ def _judge_target(
     if ORPHAN in world.accepted:
         yield f"{rotation.state.value}: a minted value is left behind"
     persons_task = case.strategy is Strategy.MANUAL and rotation.state is State.ROLLED_BACK
-    if other in world.accepted and other != value and not case.unverified and not persons_task:
+    if other in world.accepted and other != value and not persons_task:
         yield f"{rotation.state.value}: the target still accepts v{left}"
     verified = [number for number, fact in at.durable.facts if fact.verified]
     if kept is not None and max(verified, default=None) != kept:

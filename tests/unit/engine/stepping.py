@@ -235,7 +235,11 @@ class Stepping(Engine):
             blind = Tested(Login.ACCEPTED, unverified=self.case.unverified or "")
             yield from self._answers(at, "test", {"cannot be asked": lambda r: judge.judge_tested(r, blind, T0)})
             return
-        (value,) = self._values(at, rotation, (End.TO,))
+        values = self._values(at, rotation, (End.TO,))
+        if not values:
+            yield from self._answers(at, "test", {"no version": lambda r: moves.advance(r, T0)})
+            return
+        value = values[0]
         pending = Login.ACCEPTED if value in at.world.accepted else Login.REJECTED
         tested = [Tested(pending, self._control(at, rotation) if pending is Login.ACCEPTED else None)]
         tested += [Tested(Login.REJECTED), Tested(Login.ACCEPTED, Login.ACCEPTED)]
@@ -245,6 +249,12 @@ class Stepping(Engine):
             for t in tested
         }
         yield from self._answers(at, "test", outcomes)
+        if at.faults and self.case.strategy is not Strategy.SINGLE and not self.case.first:
+            lost = at._replace(world=at.world._replace(accepted=at.world.accepted - {value}))
+            rejected = self.judged(
+                less(lost), "test: lost", lambda r: judge.judge_tested(r, Tested(Login.REJECTED), T0)
+            )
+            yield Edge(Kind.FAULT, "test: the target lost the new value", rejected)
 
     def _control(self, at: Point, rotation: Rotation) -> Login:
         """Where the target refuses the old value it is the wrong one; else a value that nobody has."""
@@ -334,10 +344,12 @@ class Stepping(Engine):
                 r, group, groups, answer, now, timeout=LATER - T0, puts_back=self.case.puts_back
             )
 
-        confirmed = at
+        confirmed, proven = at, told(Confirmed(Proof.DEMONSTRATED), T0)
         if phase.audience is Audience.CONSUMERS:
-            confirmed = at._replace(world=_confirmed(at.world, self._number(group)))
-        proven = told(Confirmed(Proof.DEMONSTRATED), T0)
+            number, wanted = self._number(group), self._carried(at, rotation, phase.audience) or self.held_before()
+            confirmed = at._replace(world=_confirmed(at.world, number))
+            if at.world.groups[number].written != wanted:
+                event, proven = f"{event}: another value", told(Failed("one", "runs on another value"), T0)
         yield Edge(Kind.CALM, event, self.judged(confirmed, event, proven))
         slow = NotYet("restarting", LATER - T0, ("one",))
         yield self._choice(at, f"{event}: not yet", told(slow, T0))
