@@ -1,6 +1,9 @@
-"""`keys show`, `keys check`: who can read the values, and whether this identity reads them all."""
+"""`keys show`, `keys check`, `keys recover`: who can read the values, and a way back when the identity is lost."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -13,6 +16,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Who can read the values.")
     command(group, "show")(show)
     command(group, "check")(check)
+    command(group, "recover")(recover)
     app.add_typer(group, name="keys", rich_help_panel="Keep")
 
 
@@ -63,3 +67,21 @@ def check(session: Session) -> int:
     for secret, number, error in failed:
         session.out.say(f"{secret} v{number} does not open: {error}")
     return failed[0][2].exit_code if failed else 0
+
+
+def recover(
+    session: Session,
+    recovery_key: Annotated[Path, typer.Argument(metavar="RECOVERY_KEY", help="The offline recovery key's file.")],
+) -> None:
+    """The identity is lost: make a new one, with a backup of the state and the offline recovery key.
+
+    Every stored value is encrypted for it again. Safe to repeat.
+    """
+    from vaultkeeper.wiring import recovery
+
+    done = recovery.recover(session.wishes, recovery_key)
+    if session.out.json:
+        session.out.document({"installation": done.installation, "identity": str(done.identity), "values": done.values})
+        return
+    session.out.say(f"identity   {done.identity}   is new, and opens all {done.values} stored values")
+    session.out.say("next       vaultkeeper keys check, put the recovery key offline again, then   vaultkeeper status")
