@@ -118,7 +118,7 @@ def _end(rotation: Rotation, now: datetime, facts: Facts | None) -> Change:
         return Change(replace(rotation, state=State.DONE, ended_at=now), facts=facts)
     if rotation.direction is Direction.BACK and _a_person_must_know(rotation):
         return Change(replace(rotation, state=State.PARKED), facts=facts)
-    data_needs_it = any(End.TO in phase.carry for phase in rotation.back)
+    data_needs_it = any(End.TO in phase.carry for phase in rotation.back if phase.step is Step.DELIVER)
     if rotation.to_version is not None and not data_needs_it:
         facts[rotation.to_version] = VersionChange(acceptance=Acceptance.REFUSED, verified=False)
     state = State.DONE if rotation.direction is Direction.FORWARD else State.ROLLED_BACK

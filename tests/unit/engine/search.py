@@ -269,6 +269,8 @@ def _judge_target(
     persons_task = case.strategy is Strategy.MANUAL and rotation.state is State.ROLLED_BACK
     if other in world.accepted and other != value and not persons_task:
         yield f"{rotation.state.value}: the target still accepts v{left}"
+    if rotation.state is State.ROLLED_BACK and left and dict(at.durable.facts)[left].acceptance != "refused":
+        yield f"rolled_back: v{left} was discarded and is not recorded as refused"
     verified = [number for number, fact in at.durable.facts if fact.verified]
     if kept is not None and max(verified, default=None) != kept:
         yield f"{rotation.state.value}: `get` resolves to v{max(verified, default=None)}, not to v{kept}"
