@@ -1,0 +1,232 @@
+"""`scripts/bench`: what vaultkeeper costs, as ratios of medians that are taken side by side in one run.
+
+Both sides of a line take turns (A B A B …), so that a busy machine burdens both alike; absolute times on two machines
+cannot be compared, ratios can. Every line is bounded in rounds and in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import pyrage
+from bench_parts import Bare
+from bench_stage import Stage
+
+from vaultkeeper.model.secret import SecretBytes
+
+SECRETS = 200
+IN_A_BATCH = 16  # rotations of one window of the throughput line
+SEALS = 200  # of one window of the envelope line
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison. `ours` and `theirs` are medians in `unit`; `limit` bounds ours / theirs from `side`."""
+
+    name: str
+    ours: float
+    theirs: float
+    unit: str
+    side: str  #: "at most" or "at least"
+    limit: float
+    rounds: int
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.theirs
+
+    @property
+    def met(self) -> bool:
+        return self.ratio <= self.limit if self.side == "at most" else self.ratio >= self.limit
+
+
+@dataclass
+class Turns:
+    """Durations of two things that took turns, in seconds."""
+
+    ours: list[float]
+    theirs: list[float]
+
+    def line(self, name: str, *, at_most: float, unit: str = "ms", each: int = 1) -> Line:
+        """Both medians as time for one of `each`."""
+        factor = (1000 if unit == "ms" else 1) / each
+        ours, theirs = median(self.ours) * factor, median(self.theirs) * factor
+        return Line(name, ours, theirs, unit, "at most", at_most, len(self.ours))
+
+    def rate(self, name: str, *, at_least: float, each: int) -> Line:
+        """Both medians as how many of `each` per second."""
+        ours, theirs = each / median(self.ours), each / median(self.theirs)
+        return Line(name, ours, theirs, "per second", "at least", at_least, len(self.ours))
+
+
+def take_turns(
+    ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int, seconds: float, at_least: int = 3
+) -> Turns:
+    """Time both `rounds` times, who begins changing each time; fewer where `seconds` pass, but `at_least` so many."""
+    turns = Turns([], [])
+    end = time.monotonic() + seconds
+    for number in range(rounds):
+        if number >= at_least and time.monotonic() > end:
+            break
+        pair = [(ours, turns.ours), (theirs, turns.theirs)]
+        for act, times in pair if number % 2 else reversed(pair):
+            started = time.perf_counter()
+            act()
+            times.append(time.perf_counter() - started)
+    return turns
+
+
+# ------------------------------------------------------------------------------------------------------- what is asked
+
+
+def rotation(stage: Stage, seconds: float) -> Iterator[Line]:
+    """One rotation against the sum of its necessary parts; then the parts, each as its share of that sum."""
+    names, [bare] = stage.adopted(1), stage.bare(1)
+    spent: dict[str, list[float]] = {name: [] for name in bare.parts}
+
+    def parts() -> None:
+        for name, part in bare.parts.items():
+            started = time.perf_counter()
+            part()
+            spent[name].append(time.perf_counter() - started)
+
+    with bare:
+        _warm(lambda: stage.rotate(names), parts)
+        turns = take_turns(lambda: stage.rotate(names), parts, rounds=100, seconds=seconds)
+    yield turns.line("one rotation / its necessary parts", at_most=1.5)
+    for name, times in spent.items():
+        print(f"    {median(times) * 1000:6.1f} ms  {name}", file=sys.stderr)
+
+
+def throughput(stage: Stage, seconds: float) -> Iterator[Line]:
+    """Rotations per second, alone and eight at a time, against loops that do the necessary parts only."""
+    names = stage.adopted(IN_A_BATCH)
+    with ExitStack() as held:
+        loops = [held.enter_context(bare) for bare in stage.bare(8)]
+        for threads in (1, 8):
+
+            def ours(threads: int = threads) -> None:
+                stage.rotate(names, parallel=threads)
+
+            def theirs(threads: int = threads) -> None:
+                _loop(loops[:threads], IN_A_BATCH // threads)
+
+            _warm(ours, theirs)
+            turns = take_turns(ours, theirs, rounds=20, seconds=seconds)
+            yield turns.rate(f"rotations, {threads} in parallel / bare loop", at_least=0.6, each=IN_A_BATCH)
+
+
+def _loop(loops: Sequence[Bare], times: int) -> None:
+    def run(bare: Bare) -> None:
+        for _ in range(times):
+            bare.rotate()
+
+    if len(loops) == 1:
+        run(loops[0])
+        return
+    with ThreadPoolExecutor(len(loops)) as pool:
+        list(pool.map(run, loops))
+
+
+def envelope(stage: Stage, seconds: float) -> Iterator[Line]:
+    """Seal and open, against pyrage alone with the same recipients and as many bytes."""
+    fields = {"username": SecretBytes(b"shop"), "password": SecretBytes(os.urandom(24).hex().encode())}
+    document = stage.encryptor.decrypt(stage.envelope.seal(fields, secret="shop/db", bound_to="1:a"))
+    key = pyrage.x25519.Identity.generate()
+    recipients = [key.to_public() for _ in stage.encryptor.recipients()]
+
+    def ours() -> None:
+        for _ in range(SEALS):
+            stage.envelope.open(stage.envelope.seal(fields, secret="s", bound_to="1:a"), secret="s", bound_to="1:a")
+
+    def theirs() -> None:
+        for _ in range(SEALS):
+            pyrage.decrypt(pyrage.encrypt(document, recipients), [key])
+
+    _warm(ours, theirs)
+    turns = take_turns(ours, theirs, rounds=50, seconds=seconds)
+    yield turns.line("envelope, seal and open / bare pyrage", at_most=2, each=SEALS)
+
+
+def parallel(stage: Stage, seconds: float) -> Iterator[Line]:
+    """One command for many secrets, four at a time against one after another."""
+    names = stage.adopted(SECRETS)
+    turns = take_turns(
+        lambda: stage.rotate(names, parallel=4),
+        lambda: stage.rotate(names, parallel=1),
+        rounds=5,
+        seconds=seconds,
+        at_least=2,
+    )
+    yield turns.line(f"{SECRETS} secrets, --parallel 4 / one by one", at_most=0.6, unit="s")
+
+
+BENCHMARKS: dict[str, Callable[[Stage, float], Iterator[Line]]] = {
+    "rotation": rotation,
+    "throughput": throughput,
+    "envelope": envelope,
+    "parallel": parallel,
+}
+
+
+def _warm(*acts: Callable[[], object]) -> None:
+    """First calls import, compile and fill caches."""
+    for act in acts * WARM_UP:
+        act()
+
+
+# ---------------------------------------------------------------------------------------------------------------- told
+
+
+def told(line: Line) -> str:
+    goal = f"{'≤' if line.side == 'at most' else '≥'} {line.limit:g}"
+    verdict = "met" if line.met else "MISSED"
+    sides = f"{line.ours:9.2f} {line.theirs:9.2f} {line.unit:<10}"
+    return f"{line.name:<42} {sides} {line.ratio:6.2f}  {goal:<6} {verdict:<6} ({line.rounds} rounds)"
+
+
+def document(lines: Sequence[Line]) -> dict[str, object]:
+    return {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+        "lines": [asdict(line) | {"ratio": round(line.ratio, 3), "met": line.met} for line in lines],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("only", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--seconds", type=float, default=45)
+    asked = parser.parse_args()
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="vk-bench-", ignore_cleanup_errors=True) as folder, ExitStack() as held:
+        Path(folder).chmod(0o711)
+        stage = Stage(Path(folder))
+        held.callback(stage.close)
+        print(f"{'':<42} {'ours':>9} {'beside':>9} {'':<10} {'ratio':>6}  goal", flush=True)
+        for name in asked.only or BENCHMARKS:
+            for line in BENCHMARKS[name](stage, asked.seconds):
+                lines.append(line)
+                print(told(line), flush=True)
+    if asked.json:
+        asked.json.write_text(json.dumps(document(lines), indent=2) + "\n")
+    return 0 if all(line.met for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
