@@ -186,6 +186,11 @@ def superseded(rotation: Rotation, now: datetime) -> Change:
     return Change(replace(rotation, state=State.DONE, superseded=True, ended_at=now, waiting=None, not_before=None))
 
 
+def replaced(rotation: Rotation, now: datetime) -> Rotation:
+    """What a person chose instead ends it; its versions stay in the store."""
+    return replace(rotation, state=State.ROLLED_BACK, superseded=True, ended_at=now, waiting=None, not_before=None)
+
+
 def hastened(rotation: Rotation, now: datetime) -> Rotation:
     """An emergency does not wait for the open grace or evidence of the rotation before it."""
     phases = tuple(

@@ -18,11 +18,26 @@ from vaultkeeper.ports import Change, VersionChange
 def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, superseded: Rotation | None = None) -> Work:
     """Journal a new rotation with its phases. The caller holds the secret."""
     rotation = new_rotation(name, parts, purpose, options)
+    if options.replace and superseded is None:
+        superseded = _replaced(name, parts)
     leaked = rotation.from_version if purpose is Purpose.EMERGENCY else None
     facts = None if leaked is None else {leaked: VersionChange(compromised=True)}
     opened = parts.store.open_rotation(rotation, Change(rotation=superseded, facts=facts))
     parts.watch(Event(name, "open", purpose.value))
     return Work(opened, parts, Book(name, parts.store, parts.envelope, parts.redactor))
+
+
+def replaceable(rotation: Rotation, *, replace: bool) -> bool:
+    """With `--replace` an administrator overwrites where nothing of ours was accepted (rotation.md section 3)."""
+    return replace and rotation.state is State.AMBIGUOUS
+
+
+def _replaced(name: str, parts: Parts) -> Rotation | None:
+    newest = next(iter(parts.store.rotations(name, limit=1)), None)
+    if newest is None or not replaceable(newest, replace=True):
+        return None
+    taken = parts.store.take(newest.id)
+    return moves.replaced(taken, parts.clock.now())
 
 
 def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) -> Rotation:

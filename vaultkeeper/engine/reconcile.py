@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
@@ -135,9 +136,9 @@ def _taken(name: str, key: str, parts: Parts) -> Rotation:
 
 def _closed(journal: Rotation, key: str, now: datetime) -> Rotation | None:
     """A chosen direction replaces what was stuck, and a retirement whose ends were exchanged; else it stays open."""
-    ended = replace(journal, ended_at=now, superseded=True, waiting=None, not_before=None)
+    ended = moves.replaced(journal, now)
     if journal.state in STUCK and not journal.finished:
-        return replace(ended, state=State.ROLLED_BACK, cause=None, detail=f"reconciled: {key}")
+        return replace(ended, cause=None, detail=f"reconciled: {key}")
     if journal.finished and key in {TAKE_PREVIOUS, TRUST_STORE}:
         return replace(ended, state=State.DONE)
     return None
@@ -151,9 +152,9 @@ def _swap_labels(work: Work, journal: Rotation, parts: Parts) -> None:
 
 def _set_current(work: Work, journal: Rotation, parts: Parts) -> None:
     name, current = work.rotation.secret, _current(work)
-    target = open_target(parts, current.binding)
-    if target is None:
-        return
+    target, policy = open_target(parts, current.binding), work.rotation.policy
+    if target is None or (policy.target is not None and policy.target.via is not None):
+        return  # a checker behind a destination is set by the delivery that follows
 
     def context() -> Context:
         return replace(work.context(), epoch=journal.epoch)
