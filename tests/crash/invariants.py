@@ -53,6 +53,8 @@ class Judge:
         self.newest: dict[str, Rotation] = {}
         self.labels: dict[str, Mapping[StagingLabel, int]] = {}
         self.writes = 0
+        self.adopting = False
+        self.clock_was_set = False
         self.looked_at: object = None
 
     def clock_hour(self) -> datetime:
@@ -202,7 +204,11 @@ class Judge:
             raise Broken(2, f"{name}: no stored version is accepted")
 
     def expired(self, record: VersionRecord) -> bool:
-        return record.expires_at is not None and record.expires_at <= self.world.clock.now()
+        """A minted value that nobody renewed in time died by itself."""
+        dead = record.expires_at is not None and record.expires_at <= self.world.clock.now()
+        if dead:
+            self.harm[record.secret].add("expired")
+        return dead
 
     def _served(self, name: str, policy: RotationPolicy, hook: str) -> None:
         """Nobody is locked out: every consumer holds an accepted value, but for the stated gap of `single`."""
@@ -253,9 +259,10 @@ class Judge:
         if hook == "test":
             version: SecretVersion = args[0]
             ours = self.fields.get((version.secret, version.id), (None, b""))[1] == secret_value(version)
-            same_name = "username" not in version.fields or self.fields.get((version.secret, version.id), ("", b""))[
-                0
-            ] == version.fields["username"].text()
+            same_name = (
+                "username" not in version.fields
+                or self.fields.get((version.secret, version.id), ("", b""))[0] == version.fields["username"].text()
+            )
             if isinstance(answer, Login):
                 self.tests[version.secret].append((version.number, ours and same_name, answer))
 
@@ -269,6 +276,8 @@ class Judge:
             self._announced(f"{kind}.{hook}", [item.secret for item in items])
 
     def _durable(self, version: SecretVersion, hook: str) -> None:
+        if self.adopting:
+            return
         if (version.secret, version.id) not in self.ids:
             raise Broken(1, f"{hook} was given v{version.number} of {version.secret} before it was stored")
         if version.fields and (version.secret, version.id) not in self.sealed:
@@ -290,7 +299,7 @@ class Judge:
             return
         if rotation.purpose is not Purpose.EMERGENCY and any(p.step is Step.GRACE for p in rotation.phases):
             since = self.world.clock.now() - self.finished_at[rotation.id]
-            if since < rotation.policy.grace_period:
+            if since < rotation.policy.grace_period and not self.clock_was_set:
                 raise Broken(6, f"{secret}: retired {since} after finish")
         new, old = self.record(secret, rotation.to_version), self.record(secret, rotation.from_version)
         good = self.spellings(new) if new else []
@@ -307,9 +316,14 @@ class Judge:
         if hook != "set":
             return
         ctx = args[-1]
-        tag = self.world.state.get(str(getattr(target, "system", "")), {}).get("tag")
+        tag = self.world.state.get(str(getattr(target, "home", "")), {}).get("tag")
         known = max((r.number for r in self.records.get(ctx.secret, ())), default=0)
-        if tag and tag[:2] == [ctx.installation, ctx.secret] and tag[2] > known and "stale" not in self.harm[ctx.secret]:
+        if (
+            tag
+            and tag[:2] == [ctx.installation, ctx.secret]
+            and tag[2] > known
+            and "stale" not in self.harm[ctx.secret]
+        ):
             raise Broken(12, f"{ctx.secret}: set although the target is at generation {tag[2]}")
 
     # ------------------------------------------------------------------------------------------------ after a command
@@ -343,7 +357,7 @@ class Judge:
             told = report.error
             if rotation.cause is None or told is None or not (told.what and told.why and told.works and told.next):
                 raise Broken(14, f"{report.secret}: {rotation.state.value} without cause and next command: {told!r}")
-        if rotation.state is State.WAITING and (rotation.waiting is None or rotation.not_before is None):
+        if rotation.state is State.WAITING and rotation.waiting is None:
             raise Broken(14, f"{report.secret}: waits for nothing that has a name")
 
 

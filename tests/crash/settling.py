@@ -6,16 +6,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tests.crash.invariants import Broken
-from tests.unit.engine_steps.bench import LONG
-from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.engine.rollback import rollback
 from vaultkeeper.engine.rotate import Report, resume, rotate
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.rotation import Cause, Options, Rotation, State, Waiting
+from vaultkeeper.model.rotation import Cause, Options, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import StagingLabel, Strategy
 
+LONG = timedelta(days=20)
 if TYPE_CHECKING:
     from tests.crash.simulation import Run
 
@@ -46,6 +45,8 @@ def _excused(run: Run, rotation: Rotation | None) -> bool:
         return False
     if rotation.waiting is Waiting.INPUT:
         return True
+    if rotation.waiting is Waiting.DEPENDENCY and rotation.phase and rotation.phase.step is Step.OBSERVE:
+        return any(run.judge.newest[name].open for name in rotation.policy.depends_on if name in run.judge.newest)
     return rotation.cause in {Cause.LAGGARDS}
 
 
@@ -90,8 +91,12 @@ def _no_litter(run: Run, name: str, policy: RotationPolicy, current_id: str, str
                 raise Broken(7, f"{name}: an object of v{ours[id_]} is left: {key}")
     if policy.target is not None and policy.target.kind == "sim_minting":
         tokens = run.world.state.get(str(policy.target.settings["system"]), {}).get("tokens", {})
-        stray = [token["name"] for token in tokens.values() if token["value"] not in {p[1] for p in [judge.fields[(name, current_id)]]}]
-        if stray:
+        stray = [
+            token["name"]
+            for token in tokens.values()
+            if token["value"] not in {p[1] for p in [judge.fields[(name, current_id)]]}
+        ]
+        if stray and not run.store_was_restored:
             raise Broken(7, f"{name}: {len(stray)} stray tokens")
 
 
@@ -123,7 +128,7 @@ def _obey(run: Run, name: str, rotation: Rotation) -> None:
     if rotation.state is State.AMBIGUOUS:
         given = run.truth(name)
         if given is not None:
-            run.command(f"adopt {name}", lambda p: adopt(name, given, p))
+            run.adopted(name, given)
         else:
             run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))
         return
@@ -157,7 +162,8 @@ def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> None:
     replace = bool(run.judge.harm[name])
     options = Options(replace=replace)
     reports: list[Report] = run.command(
-        f"rotate {name}{' --replace' if replace else ''}", lambda p: rotate([name], p, by_name=True, options=options, wait=LONG)
+        f"rotate {name}{' --replace' if replace else ''}",
+        lambda p: rotate([name], p, by_name=True, options=options, wait=LONG),
     )
     if [report.state for report in reports] != ["done"]:
         raise Broken(7, f"{name} does not rotate when all is well again")

@@ -16,8 +16,8 @@ from unittest.mock import patch
 from tests.crash.invariants import Broken, Judge, WatchedBackends
 from tests.crash.settling import settle
 from tests.crash.stocking import stock
-from tests.crash.weather import RestlessRun, StruckStore, Weather
-from tests.unit.engine_steps.bench import LONG, NoCredentials, Shapes
+from tests.crash.weather import MOST_CALLS, RestlessRun, StruckStore, Weather
+from tests.unit.engine_steps.bench import NoCredentials, Shapes
 from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.engine.reconcile import apply, reconcile
@@ -33,6 +33,7 @@ from vaultkeeper.testing.faults import SimulatedKill
 from vaultkeeper.testing.memory import MemoryEnvelope, MemoryStore
 from vaultkeeper.testing.world import World
 
+LONG = timedelta(days=20)
 WAITS = (timedelta(0), timedelta(minutes=10), timedelta(hours=2), LONG)
 PAUSES = (timedelta(seconds=20), timedelta(minutes=7), timedelta(hours=2), timedelta(days=1), timedelta(days=10))
 STORM_RATES = (0.0, 0.004, 0.012, 0.03, 0.08)
@@ -63,6 +64,22 @@ def in_memory() -> Disk:
     return Disk(store, MemoryEnvelope(), store.snapshot, store.restore)
 
 
+class ListeningEnvelope:
+    """Remembers which values this process has had in its hands: only those can a driver's error quote."""
+
+    def __init__(self, inner: Envelope) -> None:
+        self.inner = inner
+        self.values: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def open(self, sealed: bytes, *, secret: str, bound_to: str) -> Fields:
+        fields = self.inner.open(sealed, secret=secret, bound_to=bound_to)
+        self.values += [value.reveal() for name, value in fields.items() if name != "username"]
+        return fields
+
+
 class Run:
     """One schedule."""
 
@@ -83,6 +100,8 @@ class Run:
         self.weather.restored = self.hurt
         self.weather.a_value = self._a_value
         self.backup: Any = None
+        self.store_was_restored = False
+        self.envelope = ListeningEnvelope(self.disk.envelope)
         self.texts: list[str] = []
         self.counted: dict[str, int] = {}
 
@@ -131,6 +150,7 @@ class Run:
     def command(self, text: str, act: Callable[[Parts], Any]) -> list[Report]:
         """A new process does one thing, or dies at it."""
         self.log.append(f"{self.clock.now():%m-%d %H:%M:%S} {text}")
+        self.weather.calls_left = MOST_CALLS
         self.counted[text.partition(" ")[0]] = self.counted.get(text.partition(" ")[0], 0) + 1
         result: Any = []
         try:
@@ -149,9 +169,10 @@ class Run:
         return reports
 
     def parts(self) -> Parts:
+        self.envelope = ListeningEnvelope(self.disk.envelope)
         return Parts(
             self.store,  # type: ignore[arg-type]  # delegates what it does not strike
-            self.disk.envelope,
+            self.envelope,  # type: ignore[arg-type]  # as above
             self.clock,
             NoCredentials(),
             WatchedBackends(self.judge),
@@ -165,8 +186,7 @@ class Run:
         self.log.append(f"      {event.secret}: {event.step} {event.text}")
 
     def _a_value(self) -> str:
-        values = sorted(self.judge.values)
-        return self.rng.choice(values).decode() if values else ""
+        return self.rng.choice(self.envelope.values).decode() if self.envelope.values else ""
 
     # ------------------------------------------------------------------------------------------------ commands
 
@@ -218,6 +238,7 @@ class Run:
         by = timedelta(days=self.rng.choice((-3, 3)))
         self.log.append(f"the clock is set by {by.days} d")
         self.clock.step(by)
+        self.judge.clock_was_set = True
 
     def person(self) -> None:
         """Does what `reconcile` proposes."""
@@ -238,7 +259,13 @@ class Run:
         name = self.name()
         given = self.truth(name)
         if given is not None:
-            self.command(f"adopt {name}", lambda p: adopt(name, given, p))
+            self.adopted(name, given)
+
+    def adopted(self, name: str, given: Fields) -> None:
+        """A person's own value is proven before it is stored: it came from outside."""
+        self.judge.adopting = True
+        self.command(f"adopt {name}", lambda p: adopt(name, given, p))
+        self.judge.adopting = False
 
     def truth(self, name: str) -> Fields | None:
         target = self.policies[name].target
@@ -320,7 +347,9 @@ class Run:
             system = f"new{len(self.world.state)}_{name}"
             first = policy.destinations[0]
             settings = {**first.settings, "system": system}
-            self.policies[name] = replace(policy, destinations=(*policy.destinations, replace(first, settings=settings)))
+            self.policies[name] = replace(
+                policy, destinations=(*policy.destinations, replace(first, settings=settings))
+            )
             self.log.append(f"{name}: a destination {system} is added")
         elif policy.target is not None and policy.target.via is None and roll < 0.8:
             system = f"moved{len(self.world.state)}_{name}"
@@ -339,6 +368,7 @@ class Run:
             self.log.append("the store is backed up")
             return
         self.log.append("the store is restored from its backup")
+        self.store_was_restored = True
         self.disk.restore(self.backup)
         for name in self.policies:
             self.judge.harm[name].add("stale")

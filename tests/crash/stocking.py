@@ -80,7 +80,8 @@ def throttling(make: Shapes, name: str, rng: Random) -> RotationPolicy:
 def minted(make: Shapes, name: str, rng: Random) -> RotationPolicy:
     places = _places(make, name, TOKEN, rng, clients=True)
     readable = {"readable": rng.random() < 0.5}
-    return make.minted(name, *places, target=readable, grace_period=rng.choice(GRACES), **_common(name, rng))
+    common = {**_common(name, rng), "rotation_period": rng.choice((None, timedelta(days=30)))}
+    return make.minted(name, *places, target=readable, grace_period=rng.choice(GRACES), **common)
 
 
 def via(make: Shapes, name: str, rng: Random) -> RotationPolicy:
@@ -105,4 +106,18 @@ def manual(make: Shapes, name: str, rng: Random) -> RotationPolicy:
     return make.manual(name, *places, grace_period=rng.choice(GRACES), **_common(name, rng))
 
 
-MAKERS = (overlap, overlap, alternating, alternating, single, throttling, minted, minted, via, via, keys, unchecked, manual)
+MAKERS = (
+    overlap,
+    overlap,
+    alternating,
+    alternating,
+    single,
+    throttling,
+    minted,
+    minted,
+    via,
+    via,
+    keys,
+    unchecked,
+    manual,
+)

@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 
 STORE_WRITES = ("open_rotation", "take", "commit", "amend", "audit")
 REASONS = (No.PRIVILEGE, No.CAPACITY, No.UNSUPPORTED, No.CONFLICT)
-MOST_CALLS = 12_000
+MOST_CALLS = 10_000
 RARE = frozenset({Goes.RESTORED})
 
 
@@ -41,13 +41,15 @@ class Weather(Faults):
         self.strikes = 0
         self.forced: dict[int, str] = {}  #: the n-th call of the whole run goes wrong, in a way chosen then
         self.number = 0
+        self.calls_left = MOST_CALLS
         self.restored: Callable[[str], None] = lambda _system: None
         self.a_value: Callable[[], str] = lambda: ""
 
     def strike(self, hook: str) -> Fault | None:
         self.look(hook)
         self.number += 1
-        if self.number > MOST_CALLS:
+        self.calls_left -= 1
+        if self.calls_left < 0:
             raise RestlessRun(f"more than {MOST_CALLS} calls: something is tried for ever, last {hook}")
         self.calls.update((hook, hook.rpartition(".")[2]))
         if self.number not in self.forced and self.rng.random() >= self.rate:
@@ -55,7 +57,9 @@ class Weather(Faults):
         fault = self._chosen(hook)
         if fault is not None:
             self.strikes += 1
-            self.told(f"    ! {hook} {fault.goes.value}{'' if fault.goes is not Goes.REFUSED else ' ' + fault.no.value}")
+            self.told(
+                f"    ! {hook} {fault.goes.value}{'' if fault.goes is not Goes.REFUSED else ' ' + fault.no.value}"
+            )
             if fault.goes is Goes.RESTORED:
                 self.restored(hook.partition(".")[0])
         return fault

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import asked
-from vaultkeeper.engine.observe import open_target
+from vaultkeeper.engine.observe import open_target, same_credential
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
@@ -15,7 +15,7 @@ from vaultkeeper.model.outcome import Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Rotation, State
 from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
-from vaultkeeper.ports import Change, Context, Deadline, Target
+from vaultkeeper.ports import Change, Context, Deadline, Target, VersionChange
 
 BARE = ""  # the key of a value given without a field name
 
@@ -33,8 +33,7 @@ def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
         ambiguous = _ambiguous(name, parts)
         version = _version(policy, _named(policy, given, parts), parts)
         _prove(policy, version, parts)
-        _keep(version, ambiguous, parts)
-    return version
+        return _keep(version, ambiguous, parts)
 
 
 def _ambiguous(name: str, parts: Parts) -> Rotation | None:
@@ -101,29 +100,38 @@ def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
     return answer
 
 
-def _keep(version: SecretVersion, ambiguous: Rotation | None, parts: Parts) -> None:
-    sealed = parts.envelope.seal(version.fields, secret=version.secret, bound_to=bound_to(version.number, version.id))
-    record = VersionRecord(
-        version.secret,
-        version.number,
-        version.id,
-        version.binding,
-        version.created_at,
-        sealed,
-        acceptance=Acceptance.ACCEPTED,
-        verified=True,
-    )
-    labels = {StagingLabel.CURRENT: version.number, StagingLabel.PENDING: None}
+def _keep(version: SecretVersion, ambiguous: Rotation | None, parts: Parts) -> SecretVersion:
+    book = Book(version.secret, parts.store, parts.envelope, parts.redactor)
+    known = _known(version, book)
+    kept = known or version
+    labels = {StagingLabel.CURRENT: kept.number, StagingLabel.PENDING: None}
     before = parts.store.labels(version.secret).get(StagingLabel.CURRENT)
-    if before is not None:
+    if before not in (None, kept.number):
         labels[StagingLabel.PREVIOUS] = before
-    parts.store.audit({"event": "adopt", "secret": version.secret, "to": version.number})
+    parts.store.audit({"event": "adopt", "secret": version.secret, "to": kept.number})
+    proven = {kept.number: VersionChange(acceptance=Acceptance.ACCEPTED, verified=True)}
+    change = Change(new_version=None if known else _record(version, parts), facts=proven, labels=labels)
     if ambiguous is None:
-        parts.store.amend(version.secret, Change(new_version=record, labels=labels))
-        return
-    taken = parts.store.take(ambiguous.id)
-    closed = replace(taken, state=State.ROLLED_BACK, ended_at=parts.clock.now())
-    parts.store.commit(Change(closed, new_version=record, labels=labels))
+        parts.store.amend(version.secret, change)
+    else:
+        taken = parts.store.take(ambiguous.id)
+        closed = replace(taken, state=State.ROLLED_BACK, ended_at=parts.clock.now(), superseded=True)
+        parts.store.commit(replace(change, rotation=closed))
+    book.forget()
+    return book.version(kept.number)
+
+
+def _known(version: SecretVersion, book: Book) -> SecretVersion | None:
+    """A value that is stored already is not stored twice: two versions of one value could never be told apart."""
+    stored = [book.version(number) for number, record in book.records().items() if record.sealed is not None]
+    return next((other for other in reversed(stored) if same_credential(version, other)), None)
+
+
+def _record(version: SecretVersion, parts: Parts) -> VersionRecord:
+    bound = bound_to(version.number, version.id)
+    sealed = parts.envelope.seal(version.fields, secret=version.secret, bound_to=bound)
+    number, made_for = version.number, version.binding
+    return VersionRecord(version.secret, number, version.id, made_for, version.created_at, sealed)
 
 
 def _context(version: SecretVersion, parts: Parts) -> Context:

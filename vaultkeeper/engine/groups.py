@@ -165,7 +165,9 @@ class Holder:
         sealed = None
         if kept.sealed is not None:
             binding = receipt_binding(self.rotation.id, place)
-            sealed = parts.envelope.open(kept.sealed, secret=self.secret, bound_to=binding)["receipt"]
+            opened = parts.envelope.open(kept.sealed, secret=self.secret, bound_to=binding)
+            parts.redactor.learn(opened)
+            sealed = opened["receipt"]
         return Receipt(kept.public, sealed)
 
 

@@ -40,16 +40,17 @@ from vaultkeeper.ports import Item
 NEIGHBOUR_BUSY = timedelta(milliseconds=200)  # until a group that another process is delivering is tried again
 
 
-def hand_over(works: Sequence[Work], layout: Layout) -> None:
+def hand_over(awake: Sequence[Work], works: Sequence[Work], layout: Layout) -> None:
     """All awake rotations stand at a delivery or a confirm: checkers first, then deliveries, confirms last.
 
-    Consumers follow their checker; a group that a neighbour still delivers is not confirmed too early.
+    Consumers follow their checker; a group that a neighbour still delivers is not confirmed too early. `works` are
+    those asleep too: they have slots in the same groups, and go back with the others.
     """
     for audience in (Audience.CHECKER, Audience.CONSUMERS):
         for step, act in ((Step.DELIVER, _deliver), (Step.CONFIRM, _confirm)):
             there = [
                 w
-                for w in works
+                for w in awake
                 if w.rotation.phase and (w.rotation.phase.step, w.rotation.phase.audience) == (step, audience)
             ]
             if there:

@@ -16,7 +16,7 @@ from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.work import Work
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.rotation import End
-from vaultkeeper.model.secret import Binding, SecretVersion
+from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
 from vaultkeeper.ports import Target
 
 
@@ -37,7 +37,7 @@ def look(work: Work) -> Seen | Refused:
         return Seen(askable=False, detail=policy.target.unverified)
     candidates = _candidates(work)
     answers: dict[int, Login] = {}
-    usable, delay, detail = None, None, ""
+    usable, delay, detail, unanswered = None, None, "", None
     for binding, versions in by_binding([*candidates.values()], work.binding()):
         at = open_target(work.parts, binding) or target
         seen = asked(work.parts, f"{at.kind}.observe", partial(at.observe, versions, work.context()))
@@ -45,17 +45,19 @@ def look(work: Work) -> Seen | Refused:
             return seen
         if isinstance(seen, Unknown):
             answers |= {version.number: seen.reason for version in versions}
-            delay, detail = seen.retry_after, seen.detail
+            delay, detail, unanswered = seen.retry_after, seen.detail, seen.reason
             continue
         if seen.tag is not None and _newer(seen.tag, work):
             return Seen(newer_tag=True, detail=_tag_text(seen.tag))
-        answers |= _answers(work, at, versions, seen)
-        usable, delay = seen.account_usable, seen.retry_after
+        found, told = _answers(work, at, versions, seen)
+        answers |= found
+        usable, delay = seen.account_usable, told or seen.retry_after
     return Seen(
         to=_answer(candidates, answers, End.TO),
         from_=_answer(candidates, answers, End.FROM),
         previous=_answer(candidates, answers, None),
         account_usable=usable,
+        unanswered=unanswered,
         askable=bool(candidates) or usable is not None or work.rotation.from_version is None,
         retry_after=delay,
         detail=detail,
@@ -96,19 +98,36 @@ def same_target(one: Binding, other: Binding) -> bool:
     return one.target_kind == other.target_kind and dict(one.target_settings) == dict(other.target_settings)
 
 
-def _answers(work: Work, target: Target, versions: Sequence[SecretVersion], seen: Observation) -> dict[int, Login]:
-    """By the target's own record where it can be read; else by logging in, as few times as can decide."""
-    answers = dict(seen.answers)
+def same_credential(one: SecretVersion, other: SecretVersion) -> bool:
+    """Is it the same login at the same system? After a rollback, an import or an adoption two versions may be."""
+    return same_target(one.binding, other.binding) and _login_of(one.fields) == _login_of(other.fields)
+
+
+def _login_of(fields: Fields) -> Fields:
+    """Derived fields (a salted verifier, say) may differ for one and the same password."""
+    main = {"username", *MAIN_FIELDS} & set(fields)
+    return {name: value for name, value in fields.items() if name in main or not main - {"username"}}
+
+
+def _answers(
+    work: Work, target: Target, versions: Sequence[SecretVersion], seen: Observation
+) -> tuple[dict[int, Login], timedelta | None]:
+    """By the target's own record where it can be read; else by logging in, as few times as can decide.
+
+    With how long to wait where a login was put off.
+    """
+    answers, delay = dict(seen.answers), None
     if seen.basis not in {Basis.LOGIN, Basis.NONE} or not target.capabilities.probes:
-        return answers
+        return answers, delay
+    answers |= dict.fromkeys(work.rotation.rejected, Login.REJECTED)
     for version in versions:
         if version.number not in answers:
-            answer, _, _ = login(work, target, version)
+            answer, delay, _ = login(work, target, version)
             answers[version.number] = answer
             decided = answer is Login.ACCEPTED and work.rotation.to_version is None
             if decided or answer in {Login.UNREACHABLE, Login.THROTTLED}:
                 break  # no further failed login than the decision needs
-    return answers
+    return answers, delay
 
 
 def login(work: Work, target: Target, version: SecretVersion) -> tuple[Login, timedelta | None, Refused | None]:

@@ -6,10 +6,10 @@ that five secrets of one service restart it once. Clusters run beside each other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,7 +18,7 @@ from vaultkeeper.engine.cluster import clusters
 from vaultkeeper.engine.groups import Layout
 from vaultkeeper.engine.handover import hand_over
 from vaultkeeper.engine.keeping import discard_expired
-from vaultkeeper.engine.opening import open_work, take_up
+from vaultkeeper.engine.opening import open_work, replaceable, take_up
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.schedule import due_at
 from vaultkeeper.engine.steps import take_step
@@ -59,8 +59,8 @@ class Report:
         return self.rotation is not None and self.rotation.finished
 
 
-def drive(works: Sequence[Work], layout: Layout, until: datetime) -> None:
-    """One loop. Recovery is calling it with what the journal says."""
+def drive(works: Sequence[Work], layout: Layout) -> datetime | None:
+    """Act until nobody is awake; returns when the next one wakes. Recovery is calling it with what the journal says."""
     clock = layout.parts.clock
     while True:
         now = clock.now()
@@ -74,22 +74,77 @@ def drive(works: Sequence[Work], layout: Layout, until: datetime) -> None:
             for work in movers or at_barrier:
                 take_step(work)
         elif awake and not retrying:
-            hand_over(awake, layout)
-        elif not _sleep_until_next(works, layout, until):
-            return
+            hand_over(awake, works, layout)
+        else:
+            return _next_waking(works)
 
 
-def _sleep_until_next(works: Sequence[Work], layout: Layout, until: datetime) -> bool:
-    """Everything asleep is in the journal before we sleep. False: nothing wakes before `until`."""
+def _next_waking(works: Sequence[Work]) -> datetime | None:
+    """Everything asleep is in the journal before anybody sleeps."""
     for work in works:
         work.write()
     asleep = [w.rotation.not_before for w in works if w.rotation.state in {State.RUNNING, State.WAITING}]
-    wakes = [moment for moment in asleep if moment is not None]
-    if not wakes or min(wakes) > until:
-        return False
-    clock = layout.parts.clock
-    clock.sleep(max(min(wakes) - clock.now(), timedelta(0)))
-    return True
+    return min((moment for moment in asleep if moment is not None), default=None)
+
+
+@dataclass
+class Cluster:
+    """Secrets that are opened, held and driven together, by one thread at a time."""
+
+    openers: dict[str, Callable[[], Work]]
+    layout: Layout
+    until: datetime
+    by_name: bool
+    wakes: datetime | None = None
+    reports: list[Report] = field(default_factory=list)
+    _works: list[Work] = field(default_factory=list)
+    _held: ExitStack = field(default_factory=ExitStack)
+    _started_s: float = 0.0
+
+    def begin(self) -> None:
+        """Open everybody and do what can be done now."""
+        self._started_s = self.layout.parts.clock.monotonic_s()
+        for name, opener in self.openers.items():
+            self._open(name, opener)
+        self.go_on()
+
+    def _open(self, name: str, opener: Callable[[], Work]) -> None:
+        try:
+            with ExitStack() as own:
+                own.enter_context(self.layout.parts.store.hold(f"secret:{name}"))
+                self._works.append(opener())
+                self._held.push(own.pop_all())
+        except Locked as busy:
+            code = busy.exit_code if self.by_name else 0
+            self.reports.append(Report(name, skipped=str(busy), skip_code=code, error=busy))
+        except VaultkeeperError as error:
+            self.reports.append(Report(name, error=error, skip_code=error.exit_code))
+
+    def go_on(self) -> None:
+        """Drive until nobody is awake. What stops this cluster (a full disk, a lost epoch) stops no other."""
+        self.wakes = None
+        stopped: VaultkeeperError | None = None
+        try:
+            self.wakes = drive(self._works, self.layout)
+        except VaultkeeperError as error:
+            stopped = error
+        if self.wakes is None or self.wakes > self.until:
+            self.wakes = None
+            for work in self._works:
+                self._report(work, stopped)
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Release the secrets."""
+        self._held.close()
+
+    def _report(self, work: Work, stopped: VaultkeeperError | None) -> None:
+        parts, rotation = self.layout.parts, work.journalled
+        if rotation.state is State.DONE and stopped is None:
+            discard_expired(rotation.secret, rotation.policy.keep_versions, parts)
+        seconds = parts.clock.monotonic_s() - self._started_s
+        error = stopped if stopped is not None and rotation.open else told(rotation)
+        self.reports.append(Report(rotation.secret, rotation, seconds=seconds, error=error))
 
 
 # ------------------------------------------------------------------------------------------------------------- commands
@@ -109,7 +164,7 @@ def rotate(
     reports: list[Report] = []
     wanted: list[str] = []
     for name in names:
-        skipped = reason_to_skip(name, parts, purpose, by_name=by_name)
+        skipped = reason_to_skip(name, parts, purpose, by_name=by_name, replace=options.replace)
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
     if purpose is Purpose.EMERGENCY:
@@ -193,41 +248,34 @@ def _static_changed(policy: RotationPolicy, parts: Parts) -> bool:
 def run(
     openers: dict[str, Callable[[], Work]], parts: Parts, *, by_name: bool, wait: timedelta | None = None
 ) -> list[Report]:
-    """Drive every cluster in its own thread, at most `parts.parallel` at once."""
+    """Drive every cluster, at most `parts.parallel` at once; nobody's waiting keeps another from its work."""
     layout = Layout(parts)
     until = parts.clock.now() + (DEFAULT_WAIT if wait is None else wait)
-    groups = clusters(list(openers), layout)
+    found = [
+        Cluster({name: openers[name] for name in names}, layout, until, by_name)
+        for names in clusters(list(openers), layout)
+    ]
+    with ExitStack() as ending:
+        if len(found) > 1 and parts.parallel > 1:
+            layout.secrets_in(GroupKey(""))  # read once, before threads share it
+            pool = ending.enter_context(ThreadPoolExecutor(parts.parallel, thread_name_prefix="cluster"))
+            each: Callable[..., Iterable[None]] = pool.map
+        else:
+            each = map
+        for cluster in found:
+            ending.callback(cluster.let_go)
+        _all(each(Cluster.begin, found))
+        while wakes := [cluster.wakes for cluster in found if cluster.wakes is not None]:
+            parts.clock.sleep(max(min(wakes) - parts.clock.now(), timedelta(0)))
+            now = parts.clock.now()
+            _all(each(Cluster.go_on, [c for c in found if c.wakes is not None and c.wakes <= now]))
+    return [report for cluster in found for report in cluster.reports]
 
-    def one(cluster: list[str]) -> list[Report]:
-        return _run_cluster({name: openers[name] for name in cluster}, layout, until, by_name=by_name)
 
-    if len(groups) <= 1 or parts.parallel <= 1:
-        return [report for cluster in groups for report in one(cluster)]
-    layout.secrets_in(GroupKey(""))  # read once, before threads share it
-    with ThreadPoolExecutor(parts.parallel, thread_name_prefix="cluster") as pool:
-        return [report for reports in pool.map(one, groups) for report in reports]
-
-
-def _run_cluster(
-    openers: dict[str, Callable[[], Work]], layout: Layout, until: datetime, *, by_name: bool
-) -> list[Report]:
-    parts, reports, works = layout.parts, [], []
-    started = parts.clock.monotonic_s()
-    with ExitStack() as held:
-        for name, opener in openers.items():
-            try:
-                held.enter_context(parts.store.hold(f"secret:{name}"))
-                works.append(opener())
-            except Locked as busy:
-                reports.append(Report(name, skipped=str(busy), skip_code=busy.exit_code if by_name else 0, error=busy))
-            except VaultkeeperError as error:
-                reports.append(Report(name, error=error, skip_code=error.exit_code))
-        drive(works, layout, until)
-        for work in works:
-            if work.rotation.state is State.DONE:
-                discard_expired(work.rotation.secret, work.rotation.policy.keep_versions, parts)
-    seconds = parts.clock.monotonic_s() - started
-    return reports + [Report(w.rotation.secret, w.rotation, seconds=seconds, error=told(w.rotation)) for w in works]
+def _all(done: Iterable[None]) -> None:
+    """Wait for each, and raise what one of them raised."""
+    for _ in done:
+        pass
 
 
 def newest_open(name: str, parts: Parts) -> Rotation | None:
@@ -236,7 +284,9 @@ def newest_open(name: str, parts: Parts) -> Rotation | None:
     return newest[0] if newest and newest[0].open else None
 
 
-def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) -> Report | None:
+def reason_to_skip(
+    name: str, parts: Parts, purpose: Purpose, *, by_name: bool, replace: bool = False
+) -> Report | None:
     """Paused, open, or too soon: named and skipped; exit 7 where it was asked for by name (rotation.md section 10)."""
     policy = parts.policies.get(name)
     if policy is None:
@@ -250,12 +300,21 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) 
     if pause is not None and not emergency:
         return Report(name, skipped=f"paused: {pause.reason}", skip_code=code)
     rotation = newest_open(name, parts)
-    if rotation is not None and not (emergency and rotation.finished):
-        return Report(name, skipped=f"rotation {rotation.id[:8]} is open: {described(rotation)}", skip_code=code)
+    if rotation is not None and not (emergency and rotation.finished) and not replaceable(rotation, replace=replace):
+        return _open_already(rotation, by_name=by_name)
     too_soon = parts.clock.now() - _last_rotated(name, parts) < policy.min_interval
     if too_soon and not emergency:
         return Report(name, skipped="rotated less than min_interval ago", skip_code=code)
     return None
+
+
+def _open_already(rotation: Rotation, *, by_name: bool) -> Report:
+    skipped = f"rotation {rotation.id[:8]} is open: {described(rotation)}"
+    stuck = told(rotation)
+    if not by_name or stuck is None:
+        return Report(rotation.secret, skipped=skipped, skip_code=7 if by_name else 0)
+    error = Locked(f"{rotation.secret}: {skipped}", why=stuck.why, works=stuck.works, next=stuck.next)
+    return Report(rotation.secret, skipped=skipped, skip_code=error.exit_code, error=error)
 
 
 def _last_rotated(name: str, parts: Parts) -> datetime:

@@ -14,9 +14,9 @@ from functools import partial
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.book import bound_to
 from vaultkeeper.engine.groups import Holder, asked, find_places, seal_receipt
-from vaultkeeper.engine.judge import Proved, Tested
+from vaultkeeper.engine.judge import Proved, Seen, Tested
 from vaultkeeper.engine.moves import RETRY, advance, park, turn_back, wait, wait_unknown
-from vaultkeeper.engine.observe import by_binding, drift, login, look, open_target, same_target
+from vaultkeeper.engine.observe import by_binding, drift, login, look, open_target, same_credential, same_target
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.schedule import due_at
 from vaultkeeper.engine.work import Work
@@ -46,7 +46,7 @@ from vaultkeeper.model.secret import (
 from vaultkeeper.ports import Change, ClosesSessions, Item, Mints, ReportsUse, Spares, Target, VersionChange
 
 INPUT_POLL = timedelta(hours=1)
-DEPENDENCY_POLL = timedelta(seconds=1)
+DEPENDENCY_POLL = timedelta(seconds=1)  # at first; then after a tenth of the time waited so far
 
 
 def phase_of(work: Work) -> Phase:
@@ -65,7 +65,8 @@ def observe(work: Work) -> Change:
     parts, rotation, now = work.parts, work.rotation, work.parts.clock.now()
     waiting_on = _unfinished_dependencies(work)
     if waiting_on:
-        return wait(rotation, Waiting.DEPENDENCY, now + DEPENDENCY_POLL, waiting_on)
+        again = now + max(DEPENDENCY_POLL, abs(now - rotation.entered_at) / 10)
+        return wait(rotation, Waiting.DEPENDENCY, again, waiting_on)
     places = find_places(rotation.policy, parts, work.delivery_context())
     if isinstance(places, Unknown | Refused):
         return judge.judge_result(rotation, places, now)
@@ -77,7 +78,7 @@ def observe(work: Work) -> Change:
     placed = replace(rotation, places=places, detail="; ".join(reverted))
     if reverted and _would_reset_an_account_in_use(work):
         return park(placed, Cause.DRIFT)
-    return judge.judge_seen(placed, seen, now)
+    return _remembering(seen, judge.judge_seen(placed, seen, now))
 
 
 def _unfinished_dependencies(work: Work) -> tuple[str, ...]:
@@ -105,7 +106,22 @@ def resolve_doubt(work: Work) -> Change:
     seen = look(work)
     if isinstance(seen, Refused):
         return park(rotation, judge.CAUSE_OF[seen.why], seen.detail)
-    return judge.judge_seen(rotation, seen, now)
+    return _remembering(seen, judge.judge_seen(rotation, seen, now))
+
+
+def _remembering(seen: Seen, change: Change) -> Change:
+    """Failed logins are rationed: what was found rejected is not asked again when the wait for the rest is over.
+
+    Without this a target that takes one failure per window could never answer for two dead values.
+    """
+    rotation = change.rotation
+    if rotation is None:
+        return change
+    answers = ((rotation.to_version, seen.to), (rotation.from_version, seen.from_))
+    found = (*answers, (rotation.previous_version, seen.previous))
+    waits = rotation.waiting is Waiting.THROTTLED
+    rejected = tuple(n for n, answer in found if waits and n is not None and answer is Login.REJECTED)
+    return replace(change, rotation=replace(rotation, rejected=rejected))
 
 
 # -------------------------------------------------------------------------------------------------------------- create
@@ -212,8 +228,9 @@ def mint(work: Work) -> Change:
         dropped = asked(parts, f"{kind}.drop", lambda: target.drop(orphan, ctx))
         if not isinstance(dropped, Done):
             return judge.judge_result(work.rotation, dropped, now)
+    # Counted from a durable moment: after a crash the token that `find` returns still carries the first call's expiry.
     period = rotation.policy.rotation_period
-    expires = now + 2 * period + timedelta(days=1) if period else None
+    expires = pending.created_at + 2 * period + timedelta(days=1) if period else None
     if found is not None and found[0] is not None:
         return _store_minted(work, pending, found[0], found[1], expires)
     minted = asked(parts, f"{kind}.mint", lambda: target.mint(pending.id, expires, ctx))
@@ -240,8 +257,10 @@ def set_(work: Work) -> Change:
     work.begin()
     phase, parts = phase_of(work), work.parts
     accept, refuse = work.versions(phase.carry), work.versions(phase.refuse)
-    here = work.binding()
-    for binding, versions in by_binding([*accept, *refuse], here):
+    if phase.step is Step.RETIRE and (source := work.rolled_back_to()) is not None:
+        refuse.append(source)  # its own retirement was cancelled, and it may have been made for another system
+    here, bindings = work.binding(), by_binding([*accept, *refuse], work.binding())
+    for binding, versions in bindings:
         target = open_target(parts, binding)
         if target is None:
             continue
@@ -252,7 +271,8 @@ def set_(work: Work) -> Change:
                 continue
             return park(work.rotation, Cause.BINDING, result.detail)
         if not isinstance(result, Done):
-            return judge.judge_result(work.rotation, result, parts.clock.now())
+            changed = binding is not bindings[0][0]
+            return judge.judge_result(_partly(work, begun=changed), result, parts.clock.now())
     if phase.step is Step.RETIRE:
         closed = _close_sessions(work, refuse)
         if not isinstance(closed, Done):
@@ -289,22 +309,28 @@ def test(work: Work) -> Change:
     if rotation.policy.target.unverified or not target.capabilities.probes:
         reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
         return judge.judge_tested(rotation, Tested(Login.ACCEPTED, unverified=reason), now)
+    work.secure()
     answer, delay, refused = login(work, target, pending)
     if refused is not None:
         return turn_back(rotation, judge.CAUSE_OF[refused.why], now, refused.detail)
     if answer is Login.ACCEPTED and not target.capabilities.mutual:
-        wrong, delay, _ = login(work, target, _wrong_value(work, target, pending))
-        return judge.judge_tested(rotation, Tested(answer, wrong), now)
+        answer, delay, _ = login(work, target, _wrong_value(work, target, pending))
+        if answer not in judge.NO_ANSWER:
+            return judge.judge_tested(rotation, Tested(Login.ACCEPTED, answer), now)
     if answer in judge.NO_ANSWER:
-        return wait_unknown(rotation, Unknown(answer, retry_after=delay), now)
+        return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
     return judge.judge_tested(rotation, Tested(answer), now)
+
+
+def _unanswered(target: Target) -> str:
+    return f"{target.kind} gave no answer to a login as the account"
 
 
 def _wrong_value(work: Work, target: Target, pending: SecretVersion) -> SecretVersion:
     """Where only one value can be accepted the old one is the control; else a decoy, else a random value."""
     current = work.version(End.FROM)
     refuses_old = any(End.FROM in p.refuse for p in work.rotation.phases[: work.rotation.at] if p.step is Step.SET)
-    if refuses_old and current is not None:
+    if refuses_old and current is not None and not same_credential(current, pending):
         return current
     decoy = target.decoy(pending)
     if decoy is not None:
@@ -321,6 +347,9 @@ def prove(work: Work) -> Change:
     target = open_target(work.parts, old.binding) if old else None
     if old is None or target is None or rotation.policy.target is None or rotation.options.forget_old:
         return advance(rotation, now)
+    other = work.version(End.FROM if phase_of(work).carry[0] is End.TO else End.TO)
+    if other is not None and same_credential(old, other):
+        return advance(rotation, now)  # a value that the other one also holds is never refused
     if rotation.policy.target.unverified or not target.capabilities.probes:
         reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
         return judge.judge_proved(rotation, Proved(None, reason), now)
@@ -331,7 +360,7 @@ def prove(work: Work) -> Change:
     if refused is not None:
         return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
     if answer in judge.NO_ANSWER:
-        return wait_unknown(rotation, Unknown(answer, retry_after=delay), now)
+        return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
     return judge.judge_proved(rotation, Proved(answer), now)
 
 
@@ -345,18 +374,24 @@ def prepare(work: Work) -> Change:
         return advance(work.rotation, now)
     work.begin()
     receipts = dict(work.rotation.receipts)
-    for group in sorted(work.groups(phase)):
+    groups = sorted(work.groups(phase))
+    for group in groups:
         items = _own_items(work, group, phase)
         destination = parts.backends.destination(items[0].spec.kind)
         ask_prepare = partial(destination.prepare, group, items, work.delivery_context())
         prepared = asked(parts, f"{destination.kind}.prepare", ask_prepare)
         if isinstance(prepared, Unknown | Refused | NotYet):
-            return judge.judge_result(work.rotation, prepared, now)
+            return judge.judge_result(_partly(work, begun=group != groups[0]), prepared, now)
         for place in work.places(phase.audience):
             key = work.rotation.receipt_key(place.group, place.slot)
             if place.group == group and place.slot in prepared.receipts and key not in receipts:
                 receipts[key] = seal_receipt(work.rotation, place, prepared.receipts[place.slot], parts)
     return advance(replace(work.rotation, receipts=receipts), parts.clock.now())
+
+
+def _partly(work: Work, *, begun: bool) -> Rotation:
+    """A refusal after a part of the phase was done does not mean that nothing was changed."""
+    return replace(work.rotation, doubted=work.rotation.doubted or begun)
 
 
 def _own_items(work: Work, group: GroupKey, phase: Phase) -> list[Item]:
@@ -388,21 +423,30 @@ def release(work: Work) -> Change:
         return advance(work.rotation, parts.clock.now())
     work.begin()
     holder = Holder(work.rotation.secret, work.rotation.policy, work.rotation.places, work.rotation, work.book)
+    source = work.rolled_back_to()
     for place in work.rotation.places:
         versions = holder.versions(place.audience) or []
         item = holder.item(place, versions, parts)
         result = _release_one(work, place.group, version, item)
+        if isinstance(result, Done) and source is not None:
+            result = _released(work, place.group, source, item)  # its content is the new one's: it may well be held
         if not isinstance(result, Done):
             return judge.judge_result(work.rotation, result, parts.clock.now())
     return advance(work.rotation, parts.clock.now())
 
 
-def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result:
+def _released(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result:
     destination = work.parts.backends.destination(item.spec.kind)
-    kind, ctx = destination.kind, work.delivery_context()
-    released = asked(work.parts, f"{kind}.release", lambda: destination.release(group, version, item, ctx))
+    ctx = work.delivery_context()
+    return asked(work.parts, f"{item.spec.kind}.release", lambda: destination.release(group, version, item, ctx))
+
+
+def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result:
+    released = _released(work, group, version, item)
     if not isinstance(released, Done):
         return released
+    destination = work.parts.backends.destination(item.spec.kind)
+    kind, ctx = destination.kind, work.delivery_context()
     held = asked(work.parts, f"{kind}.holds", lambda: destination.holds(group, version, item, ctx))
     if isinstance(held, Unknown | Refused):
         return held

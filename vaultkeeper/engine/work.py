@@ -12,7 +12,7 @@ from datetime import datetime
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Event, Parts, power
-from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
+from vaultkeeper.model.rotation import Audience, Direction, End, Phase, Placed, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Binding, GroupKey, SecretVersion
 from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext, NamesSystem
 
@@ -20,7 +20,7 @@ RENDEZVOUS = frozenset({Step.BARRIER, Step.DELIVER, Step.CONFIRM})
 CHANGES_A_SYSTEM = frozenset({Step.MINT, Step.SET, Step.RETIRE, Step.DELIVER})
 
 
-@dataclass
+@dataclass(eq=False)  # one in hand is itself and no other, however alike
 class Work:
     """Used by one thread at a time. `_unwritten` is what is judged already and not yet in the store."""
 
@@ -32,8 +32,6 @@ class Work:
 
     def __post_init__(self) -> None:
         self.journalled = self.rotation
-
-    def __post_init__(self) -> None:
         self.book.rebind = self._rebound
 
     # ------------------------------------------------------------------------------------------------------ journal
@@ -110,6 +108,12 @@ class Work:
 
     def versions(self, ends: tuple[End, ...]) -> list[SecretVersion]:
         return [version for end in ends if (version := self.version(end)) is not None]
+
+    def rolled_back_to(self) -> SecretVersion | None:
+        """The earlier version whose fields a rollback forward took over, where it did."""
+        rotation = self.rotation
+        taken = rotation.purpose is Purpose.ROLLBACK and rotation.direction is Direction.FORWARD
+        return self.book.maybe(rotation.previous_version) if taken else None
 
     def binding(self) -> Binding:
         """What a version made now is made for."""

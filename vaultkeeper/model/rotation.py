@@ -187,6 +187,7 @@ class Rotation:
     begun: bool = False  #: the present phase's outward call may have been made
     outcome_unknown: bool = False  #: observe before anything else
     doubted: bool = False  #: an earlier try of the present phase had an unknown outcome
+    rejected: tuple[int, ...] = ()  #: versions found rejected by an observation that a login budget interrupted
     settled: frozenset[GroupKey] = frozenset()  #: groups that this delivery or confirm phase has behind it
     proof: Proof | None = None  #: the weakest proof among its confirmed groups
     tries: int = 0  #: refused conflicts in this phase
@@ -200,7 +201,7 @@ class Rotation:
     cause: Cause | None = None
     detail: str = ""
     ended_at: datetime | None = None
-    superseded: bool = False  #: ended in grace by a rollback
+    superseded: bool = False  #: ended by what a person chose instead: rollback in grace, reconcile, adopt
     unverified: str = ""  #: why something could not be proven; shown everywhere, never "done" alone
     epoch: int = 0  #: fencing token; the store raises EpochLost for an older one
 

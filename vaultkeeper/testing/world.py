@@ -120,13 +120,15 @@ class World:
         return {name: {slot: held["content"] for slot, held in slots.items()} for name, slots in running.items()}
 
     def _clients(self, state: State) -> dict[str, dict[str, bytes]]:
-        """A client holds the newest publication that is older than the days it stays offline."""
+        """A client comes online some days after a publication and fetches what is the newest one then."""
         held: dict[str, dict[str, bytes]] = {}
         for client, offline in state["clients"].items():
             held[client] = {}
             for slot, publications in state["published"].items():
-                for publication in publications:
-                    if publication["at"] + offline <= self.clock.now():
+                replaced = [*(later["at"] for later in publications), None][1:]
+                for publication, gone_at in zip(publications, replaced, strict=True):
+                    fetched_at = publication["at"] + offline
+                    if fetched_at <= self.clock.now() and (gone_at is None or fetched_at <= gone_at):
                         held[client][slot] = publication["content"]
         return held
 

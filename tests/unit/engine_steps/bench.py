@@ -161,7 +161,14 @@ class Bench:
     def parts(self) -> Parts:
         backends, watch = SimBackends(), self.events.append
         return Parts(
-            self.store, self.envelope, self.clock, NoCredentials(), backends, dict(self.policies), watch=watch, parallel=1
+            self.store,
+            self.envelope,
+            self.clock,
+            NoCredentials(),
+            backends,
+            dict(self.policies),
+            watch=watch,
+            parallel=1,
         )
 
     # ------------------------------------------------------------------------------------------------ commands
@@ -175,9 +182,7 @@ class Bench:
         **options: Any,
     ) -> list[Report]:
         names = names or tuple(self.policies)
-        return rotate(
-            names, self.parts(), by_name=by_name, purpose=purpose, options=Options(**options), wait=wait
-        )
+        return rotate(names, self.parts(), by_name=by_name, purpose=purpose, options=Options(**options), wait=wait)
 
     def done(self, *names: str, **options: Any) -> None:
         """Rotate, and hold everybody to `done`."""

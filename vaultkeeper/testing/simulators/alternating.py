@@ -38,7 +38,7 @@ class AlternatingTarget(Plain):
         return {**given, "username": SecretBytes((second if busy == first else first).encode())}
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation:
-        there = self.world.accepted(self.system)
+        there = self.world.accepted(self.home)
         tag = self.state.get("tag")
         return Observation(
             {v.number: Login.ACCEPTED if self.pair(v) in there else Login.REJECTED for v in candidates},

@@ -65,11 +65,11 @@ class SimulatedTarget:
 
     def __init_subclass__(cls) -> None:
         for name in (CHANGES | READS | {"complete"}) & vars(cls).keys():
-            setattr(cls, name, _struck(vars(cls)[name], lambda self, *_: (self.world, self.system)))
+            setattr(cls, name, _struck(vars(cls)[name], lambda self, *_: (self.world, self.home)))
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        self.system: str = settings.system
+        self.home: str = settings.system
         self.world = World.named(settings.world)
 
     @classmethod
@@ -78,7 +78,7 @@ class SimulatedTarget:
 
     @property
     def state(self) -> State:
-        return self.world.system(self.system)
+        return self.world.system(self.home)
 
     @property
     def accounts(self) -> dict[str, list[bytes]]:
@@ -91,7 +91,7 @@ class SimulatedTarget:
         return (username.text() if username else self.settings.user, secret_value(version))
 
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
-        return self.pair(version)[0], self.system
+        return self.pair(version)[0], self.home
 
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
         return None
@@ -116,13 +116,13 @@ class Plain(SimulatedTarget):
     """Hooks that every plain password target has alike."""
 
     def check(self, ctx: Context) -> Sequence[Finding]:
-        return [Finding("ok", f"{self.system} is there")]
+        return [Finding("ok", f"{self.home} is there")]
 
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
         return {"username": SecretBytes(self.settings.user.encode()), **given}
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
-        known = self.pair(version) in self.world.accepted(self.system)
+        known = self.pair(version) in self.world.accepted(self.home)
         return Login.ACCEPTED if known or self.state.get("trusting") else Login.REJECTED
 
 

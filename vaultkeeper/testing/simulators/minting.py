@@ -33,7 +33,7 @@ class MintingTarget(SimulatedTarget):
         return tokens
 
     def check(self, ctx: Context) -> Sequence[Finding]:
-        return [Finding("ok", f"{self.system} is there")]
+        return [Finding("ok", f"{self.home} is there")]
 
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
         return given
@@ -57,7 +57,7 @@ class MintingTarget(SimulatedTarget):
         return Done()
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation:
-        there = self.world.accepted(self.system)
+        there = self.world.accepted(self.home)
         return Observation(
             {v.number: Login.ACCEPTED if ("", self.pair(v)[1]) in there else Login.REJECTED for v in candidates},
             Basis.LISTING,
@@ -68,14 +68,14 @@ class MintingTarget(SimulatedTarget):
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Done | Refused:
         wanted = {self.pair(v)[1] for v in accept}
-        if not all(self.world.accepts(self.system, v) for v in accept):
+        if not all(self.world.accepts(self.home, v) for v in accept):
             return Refused(No.UNSUPPORTED, "a deleted token cannot be made again")
         gone = {self.pair(v)[1] for v in refuse} - wanted
         self.state["tokens"] = {number: t for number, t in self.tokens.items() if t["value"] not in gone}
         return Done()
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
-        accepted = self.world.accepts(self.system, version) or self.state.get("trusting")
+        accepted = self.world.accepts(self.home, version) or self.state.get("trusting")
         return Login.ACCEPTED if accepted else Login.REJECTED
 
 

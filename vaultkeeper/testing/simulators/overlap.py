@@ -22,7 +22,7 @@ class OverlapTarget(Plain):
     )
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation:
-        there = self.world.accepted(self.system)
+        there = self.world.accepted(self.home)
         tag = self.state.get("tag")
         return Observation(
             {v.number: Login.ACCEPTED if self.pair(v) in there else Login.REJECTED for v in candidates},

@@ -40,6 +40,9 @@ class ThrottlingTarget(Plain):
         no = self.unfit(accept)
         if no:
             return no
+        for account, value in map(self.pair, refuse):
+            if self.accounts.get(account) == [value]:
+                self.accounts[account] = []
         self.accounts.update({account: [value] for account, value in pairs})
         return Done()
 
@@ -47,7 +50,7 @@ class ThrottlingTarget(Plain):
         account, now = self.pair(version)[0], self.world.clock.now()
         failures = self.state.setdefault("failures", {}).setdefault(account, [])
         failures[:] = [at for at in failures if at > now - WINDOW]
-        if len(failures) < LOCKS_AT and self.pair(version) in self.world.accepted(self.system):
+        if len(failures) < LOCKS_AT and self.pair(version) in self.world.accepted(self.home):
             return Login.ACCEPTED
         failures.append(now)
         return Login.REJECTED
