@@ -7,6 +7,8 @@ from vaultkeeper.engine.plan import one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
 from vaultkeeper.model.rotation import Cause, Direction, End, Rotation, State, Step, Waiting
 
+CHANGES_WHAT_WORKS = frozenset({Step.MINT, Step.SET, Step.DELIVER})
+
 
 def consumers_served(rotation: Rotation) -> bool:
     """Is every consumer proven to hold an accepted value, judging by the journal alone?"""
@@ -97,8 +99,11 @@ def works_now(rotation: Rotation) -> str:
         return nothing_of_ours[rotation.cause]
     if rotation.finished:
         return f"{new}: every consumer runs on it; {old} may still be accepted"
-    if rotation.state is State.ROLLED_BACK or not needs_observation(rotation):
+    begun = rotation.phases[: rotation.reached + 1]
+    if rotation.state is State.ROLLED_BACK or not any(p.step in CHANGES_WHAT_WORKS for p in begun):
         return f"{old}: target and consumers are on it"
+    if rotation.policy.target is None:
+        return f"{old} and {new}: no target checks either"
     if one_at_a_time(rotation.policy):
         if rotation.from_version is None:
             return f"nothing for certain: the target may accept {new}"

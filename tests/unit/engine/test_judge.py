@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.engine.standing import GROUP, NOW, OTHER, begun, standing
 from vaultkeeper.engine import judge, moves
-from vaultkeeper.engine.judge import Proved, Seen, Tested
+from vaultkeeper.engine.judge import Proved, Seen
 from vaultkeeper.model.outcome import Confirmed, Done, Failed, Login, No, NotYet, Proof, Refused, Unknown, Usage
 from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Options, Purpose, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import Acceptance, StagingLabel, Strategy
@@ -143,7 +143,7 @@ def test_a_refusal_after_an_unknown_outcome_does_not_mean_that_nothing_was_done(
 
 
 def test_invariant_05_test_accepted_and_a_wrong_value_rejected_goes_on_and_is_verified() -> None:
-    change = judge.judge_tested(standing(Step.TEST), Tested(ACCEPTED, REJECTED), NOW)
+    change = judge.judge_tested(standing(Step.TEST), judge.Tested(ACCEPTED, REJECTED), NOW)
     assert step_of(moved(change)) is Step.DELIVER
     assert change.facts
     assert change.facts[3].verified is True
@@ -151,30 +151,30 @@ def test_invariant_05_test_accepted_and_a_wrong_value_rejected_goes_on_and_is_ve
 
 
 def test_invariant_05_test_accepted_by_a_protocol_that_proves_the_server_goes_on() -> None:
-    assert step_of(moved(judge.judge_tested(standing(Step.TEST), Tested(ACCEPTED), NOW))) is Step.DELIVER
+    assert step_of(moved(judge.judge_tested(standing(Step.TEST), judge.Tested(ACCEPTED), NOW))) is Step.DELIVER
 
 
 def test_test_rejected_goes_back() -> None:
-    change = judge.judge_tested(standing(Step.TEST), Tested(REJECTED), NOW)
+    change = judge.judge_tested(standing(Step.TEST), judge.Tested(REJECTED), NOW)
     assert (moved(change).direction, moved(change).cause) == (Direction.BACK, Cause.REJECTED)
     assert change.facts
     assert change.facts[3].verified is False
 
 
 def test_invariant_05_test_with_a_wrong_value_accepted_goes_back_and_parks() -> None:
-    change = judge.judge_tested(standing(Step.TEST), Tested(ACCEPTED, ACCEPTED), NOW)
+    change = judge.judge_tested(standing(Step.TEST), judge.Tested(ACCEPTED, ACCEPTED), NOW)
     assert (moved(change).direction, moved(change).cause) == (Direction.BACK, Cause.CHECKS_NOTHING)
     assert _to_the_end(change).state is State.PARKED
 
 
-@pytest.mark.parametrize("silent", [Tested(Login.UNREACHABLE), Tested(ACCEPTED, Login.THROTTLED)])
-def test_test_without_an_answer_concludes_nothing(silent: Tested) -> None:
+@pytest.mark.parametrize("silent", [judge.Tested(Login.UNREACHABLE), judge.Tested(ACCEPTED, Login.THROTTLED)])
+def test_test_without_an_answer_concludes_nothing(silent: judge.Tested) -> None:
     after = moved(judge.judge_tested(standing(Step.TEST), silent, NOW))
     assert (after.state, step_of(after)) == (State.WAITING, Step.TEST)
 
 
 def test_invariant_05_what_cannot_be_proven_goes_on_and_says_so() -> None:
-    change = judge.judge_tested(standing(Step.TEST), Tested(ACCEPTED, unverified="verify: none"), NOW)
+    change = judge.judge_tested(standing(Step.TEST), judge.Tested(ACCEPTED, unverified="verify: none"), NOW)
     assert moved(change).unverified == "verify: none"
     assert not change.facts
 
@@ -444,7 +444,7 @@ def test_parked_rollback_goes_back() -> None:
 
 
 def test_parked_rollback_after_everything_is_back_closes_it() -> None:
-    parked = _to_the_end(judge.judge_tested(standing(Step.TEST), Tested(ACCEPTED, ACCEPTED), NOW))
+    parked = _to_the_end(judge.judge_tested(standing(Step.TEST), judge.Tested(ACCEPTED, ACCEPTED), NOW))
     change = moves.sent_back(parked, NOW)
     assert moved(change).state is State.ROLLED_BACK
     assert change.labels == {StagingLabel.PENDING: None}
