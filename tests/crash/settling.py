@@ -80,8 +80,10 @@ def _at_rest(run: Run, name: str, policy: RotationPolicy, *, after: str) -> None
 
 
 def _no_litter(run: Run, name: str, policy: RotationPolicy, current_id: str, strategy: Strategy | None) -> None:
-    """No stray object, rollback path or token of ours."""
+    """No stray object, rollback path or token of ours, unless somebody brought it back from a backup."""
     judge = run.judge
+    if name in run.disturbed:
+        return
     ours = {r.id: r.number for r in judge.records[name]}
     for spec in policy.destinations:
         state = run.world.state.get(str(spec.settings["system"]), {})
@@ -130,13 +132,20 @@ def _obey(run: Run, name: str, rotation: Rotation) -> None:
         if given is not None:
             run.adopted(name, given)
         else:
-            run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))
+            _replace(run, name)
         return
     if rotation.cause in {Cause.STALE, Cause.TARGET_WENT_BACK} and _reconciled(run, name):
         return
     run.command(f"resume {name}", lambda p: resume([name], p, wait=LONG))
     if run.judge.newest[name].open:
         run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))
+
+
+def _replace(run: Run, name: str) -> list[Report]:
+    options = Options(replace=True)
+    return run.command(
+        f"rotate {name} --replace", lambda p: rotate([name], p, by_name=True, options=options, wait=LONG)
+    )
 
 
 def _reconciled(run: Run, name: str) -> bool:
@@ -159,12 +168,11 @@ def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> None:
     run.clock.advance(timedelta(days=4))
     if policy.strategy is Strategy.MANUAL:
         return
-    replace = bool(run.judge.harm[name])
-    options = Options(replace=replace)
-    reports: list[Report] = run.command(
-        f"rotate {name}{' --replace' if replace else ''}",
-        lambda p: rotate([name], p, by_name=True, options=options, wait=LONG),
-    )
+    if run.judge.harm[name]:
+        reports = _replace(run, name)
+    else:
+        reports = run.command(f"rotate {name}", lambda p: rotate([name], p, by_name=True, wait=LONG))
     if [report.state for report in reports] != ["done"]:
         raise Broken(7, f"{name} does not rotate when all is well again")
-    run.judge.harm[name].clear()
+    if policy.strategy is not Strategy.PREVIOUS_KEYS:
+        run.judge.harm[name].clear()  # keys that a restored store does not know any more stay unknown

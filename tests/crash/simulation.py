@@ -100,6 +100,7 @@ class Run:
         self.weather.restored = self.hurt
         self.weather.a_value = self._a_value
         self.backup: Any = None
+        self.disturbed: set[str] = set()
         self.store_was_restored = False
         self.envelope = ListeningEnvelope(self.disk.envelope)
         self.texts: list[str] = []
@@ -300,6 +301,7 @@ class Run:
         for name, policy in self.policies.items():
             if system in _systems(policy):
                 self.judge.harm[name].add(how)
+                self.disturbed.add(name)
 
     def outside(self) -> None:
         systems = sorted(self.world.state)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from vaultkeeper.engine.plan import Shape, shape_of, way_back
+from vaultkeeper.engine.plan import Shape, keeps_old, shape_of, way_back
 from vaultkeeper.model.outcome import Login, Unknown
 from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import Acceptance, StagingLabel
@@ -118,11 +118,17 @@ def _end(rotation: Rotation, now: datetime, facts: Facts | None) -> Change:
         return Change(replace(rotation, state=State.DONE, ended_at=now), facts=facts)
     if rotation.direction is Direction.BACK and _a_person_must_know(rotation):
         return Change(replace(rotation, state=State.PARKED), facts=facts)
-    data_needs_it = any(End.TO in phase.carry for phase in rotation.back if phase.step is Step.DELIVER)
+    data_needs_it = keeps_old(rotation.policy) and _was_handed_over_first(rotation)
     if rotation.to_version is not None and not data_needs_it:
         facts[rotation.to_version] = VersionChange(acceptance=Acceptance.REFUSED, verified=False)
     state = State.DONE if rotation.direction is Direction.FORWARD else State.ROLLED_BACK
     return Change(replace(rotation, state=state, ended_at=now), facts=facts, labels=pending)
+
+
+def _was_handed_over_first(rotation: Rotation) -> bool:
+    """Consumers may have encrypted data with P."""
+    begun = rotation.phases[: rotation.reached + 1]
+    return any(p.step is Step.DELIVER and p.carry[:1] == (End.TO,) for p in begun)
 
 
 def _a_person_must_know(rotation: Rotation) -> bool:

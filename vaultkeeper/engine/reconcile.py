@@ -13,9 +13,10 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
-from vaultkeeper.engine.observe import look, open_target
+from vaultkeeper.engine.observe import look
 from vaultkeeper.engine.opening import new_rotation
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.parts import Parts, open_target
+from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
 from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
@@ -41,7 +42,10 @@ class Proposal:
 
 
 def reconcile(name: str, parts: Parts) -> list[Proposal]:
-    """Compare, read-only. Empty: store, target and destinations agree. Raises BackendError where it cannot be asked."""
+    """Compare, read-only. Empty: store, target and destinations agree.
+
+    Raises BackendError where it cannot be asked, RotationFailed where nothing but a new value can help.
+    """
     work = _work(name, parts)
     seen = look(work)
     if isinstance(seen, Refused):
@@ -60,10 +64,20 @@ def _about_target(work: Work, seen: Seen) -> list[Proposal]:
         return [Proposal(TRUST_STORE, text)]
     if not seen.askable or seen.from_ in (None, Login.ACCEPTED):
         return []
-    found = [Proposal(SET_CURRENT, f"the target refuses v{current} (CURRENT): set it there again")]
+    found = []
+    if _current(work).binding.strategy in ROLLS_BACK_AFTER_RETIRE:
+        found.append(Proposal(SET_CURRENT, f"the target refuses v{current} (CURRENT): set it there again"))
     if seen.previous is Login.ACCEPTED:
         text = f"the target accepts v{previous} (PREVIOUS): make it CURRENT and deliver it to every consumer"
         found.append(Proposal(TAKE_PREVIOUS, text))
+    if not found:
+        name = work.rotation.secret
+        raise RotationFailed(
+            f"{name}: the target refuses v{current} (CURRENT)",
+            why="a value that the system itself made cannot be set again",
+            works="none of the stored versions was accepted",
+            next=f"vaultkeeper rotate {name} --replace",
+        )
     return found
 
 

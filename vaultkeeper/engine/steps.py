@@ -16,7 +16,7 @@ from vaultkeeper.engine.book import bound_to
 from vaultkeeper.engine.groups import Holder, asked, find_places, seal_receipt
 from vaultkeeper.engine.judge import Proved, Seen, Tested
 from vaultkeeper.engine.moves import RETRY, advance, park, turn_back, wait, wait_unknown
-from vaultkeeper.engine.observe import by_binding, drift, login, look, open_target, same_credential, same_target
+from vaultkeeper.engine.observe import by_binding, drift, login, look, same_credential, same_target
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.schedule import due_at
 from vaultkeeper.engine.work import Work
@@ -150,7 +150,7 @@ def create(work: Work) -> Change:
 
 def _first_refusal(work: Work) -> Refused | None:
     """Privileges and capacity are asked for before anything exists that would have to be undone."""
-    target = open_target(work.parts, work.binding())
+    target = work.target(work.binding())
     if target is None:
         return None
     findings = asked(work.parts, f"{target.kind}.check", lambda: target.check(work.context()))
@@ -172,7 +172,7 @@ def _new_fields(work: Work) -> Fields | Refused | NotYet | Unknown:
         source = work.book.maybe(rotation.previous_version)
         return dict(source.fields) if source else Refused(No.UNSUPPORTED, "there is no previous version")
     given = _generated(rotation, work)
-    target = open_target(parts, work.binding())
+    target = work.target(work.binding())
     if given is None:
         return {} if power(target, Mints) else NotYet("a person supplies this value", INPUT_POLL)
     if target is None:
@@ -213,7 +213,7 @@ def mint(work: Work) -> Change:
     """The name is durable before the call, the value before any use (rotation.md section 14)."""
     parts, rotation, now = work.parts, work.rotation, work.parts.clock.now()
     pending = work.version(End.TO)
-    target = power(open_target(parts, work.binding()), Mints)
+    target = power(work.target(work.binding()), Mints)
     if pending is None or target is None:
         raise RuntimeError("only a target that mints has a mint phase")
     if pending.fields:
@@ -224,8 +224,7 @@ def mint(work: Work) -> Change:
     if isinstance(found, Unknown | Refused):
         return judge.judge_result(work.rotation, found, now)
     if found is not None and found[0] is None:
-        orphan = found[1]
-        dropped = asked(parts, f"{kind}.drop", lambda: target.drop(orphan, ctx))
+        dropped = _collect_orphan(work, pending)
         if not isinstance(dropped, Done):
             return judge.judge_result(work.rotation, dropped, now)
     # Counted from a durable moment: after a crash the token that `find` returns still carries the first call's expiry.
@@ -259,9 +258,14 @@ def set_(work: Work) -> Change:
     accept, refuse = work.versions(phase.carry), work.versions(phase.refuse)
     if phase.step is Step.RETIRE and (source := work.rolled_back_to()) is not None:
         refuse.append(source)  # its own retirement was cancelled, and it may have been made for another system
+    for orphan in [version for version in refuse if not version.fields]:
+        collected = _collect_orphan(work, orphan)
+        if not isinstance(collected, Done):
+            return judge.judge_result(work.rotation, collected, parts.clock.now())
+        refuse.remove(orphan)
     here, bindings = work.binding(), by_binding([*accept, *refuse], work.binding())
     for binding, versions in bindings:
-        target = open_target(parts, binding)
+        target = work.target(binding)
         if target is None:
             continue
         result = _set_at(work, target, [v for v in accept if v in versions], [v for v in refuse if v in versions])
@@ -280,6 +284,19 @@ def set_(work: Work) -> Change:
     return judge.judge_result(work.rotation, Done(), parts.clock.now())
 
 
+def _collect_orphan(work: Work, version: SecretVersion) -> Result:
+    """What was minted under this version's name, and never reached the store, is of use to nobody."""
+    target, ctx = power(work.target(version.binding), Mints), work.context()
+    if target is None:
+        return Done()
+    found = asked(work.parts, f"{version.binding.target_kind}.find", lambda: target.find(version.id, ctx))
+    if isinstance(found, Unknown | Refused):
+        return found
+    if found is None:
+        return Done()
+    return asked(work.parts, f"{version.binding.target_kind}.drop", lambda: target.drop(found[1], ctx))
+
+
 def _set_at(work: Work, target: Target, accept: list[SecretVersion], refuse: list[SecretVersion]) -> Result:
     return asked(work.parts, f"{target.kind}.set", lambda: target.set(accept, refuse, work.context()))
 
@@ -289,7 +306,7 @@ def _close_sessions(work: Work, refused: list[SecretVersion]) -> Result:
     if not wanted and work.rotation.purpose is not Purpose.EMERGENCY:
         return Done()
     for version in refused:
-        closer = power(open_target(work.parts, version.binding), ClosesSessions)
+        closer = power(work.target(version.binding), ClosesSessions)
         if closer is None:
             continue
         disconnect = partial(closer.disconnect, version, work.context())
@@ -303,7 +320,7 @@ def test(work: Work) -> Change:
     """Log in as the account: P is accepted, a wrong value is refused, unless the protocol proves the server."""
     rotation, now = work.rotation, work.parts.clock.now()
     pending = work.version(End.TO)
-    target = open_target(work.parts, work.binding())
+    target = work.target(work.binding())
     if pending is None or target is None or rotation.policy.target is None:
         return advance(rotation, now)
     if rotation.policy.target.unverified or not target.capabilities.probes:
@@ -344,7 +361,7 @@ def prove(work: Work) -> Change:
     """The retired value is refused, on a new connection."""
     rotation, now = work.rotation, work.parts.clock.now()
     old = work.version(phase_of(work).carry[0])
-    target = open_target(work.parts, old.binding) if old else None
+    target = work.target(old.binding) if old else None
     if old is None or target is None or rotation.policy.target is None or rotation.options.forget_old:
         return advance(rotation, now)
     other = work.version(End.FROM if phase_of(work).carry[0] is End.TO else End.TO)
@@ -457,7 +474,7 @@ def evidence(work: Work) -> Change:
     """Does anybody still use the old value?"""
     rotation, parts, now = work.rotation, work.parts, work.parts.clock.now()
     old = work.version(End.FROM)
-    reporter = power(open_target(parts, old.binding), ReportsUse) if old else None
+    reporter = power(work.target(old.binding), ReportsUse) if old else None
     usage: Usage | Unknown = Usage(None)
     if old is not None and reporter is not None:
         report = partial(reporter.usage, old, rotation.entered_at, work.context())

@@ -11,10 +11,11 @@ from datetime import datetime
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.parts import Event, Parts, power
+from vaultkeeper.engine.groups import asked
+from vaultkeeper.engine.parts import Event, Parts, open_target, power
 from vaultkeeper.model.rotation import Audience, Direction, End, Phase, Placed, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Binding, GroupKey, SecretVersion
-from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext, NamesSystem
+from vaultkeeper.ports import Change, Closes, Context, Deadline, DeliveryContext, NamesSystem, Target
 
 RENDEZVOUS = frozenset({Step.BARRIER, Step.DELIVER, Step.CONFIRM})
 CHANGES_A_SYSTEM = frozenset({Step.MINT, Step.SET, Step.RETIRE, Step.DELIVER})
@@ -29,6 +30,7 @@ class Work:
     book: Book
     _unwritten: Change | None = field(default=None)
     journalled: Rotation = field(init=False)  #: as the store has it
+    _targets: list[tuple[Binding, Target]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.journalled = self.rotation
@@ -52,8 +54,8 @@ class Work:
         """Make everything judged so far durable, in one transaction."""
         if self._unwritten is not None:
             self.parts.store.commit(replace(self._unwritten, rotation=self.rotation))
+            self.book.learn(self._unwritten)
             self._unwritten, self.journalled = None, self.rotation
-            self.book.forget()
 
     def secure(self) -> None:
         """A new value is durable before anybody outside hears of it, a test included (invariant 1)."""
@@ -130,6 +132,26 @@ class Work:
             return made_for
         systems = [_system(self.parts, binding) for binding in (made_for, today)]
         return replace(today, strategy=made_for.strategy) if systems[0] and systems[0] == systems[1] else made_for
+
+    # -------------------------------------------------------------------------------------------------------- targets
+
+    def target(self, binding: Binding) -> Target | None:
+        """The system that a version was made for, opened once until `close`. None: nobody checks it."""
+        for made_for, opened in self._targets:
+            if made_for == binding:
+                return opened
+        target = open_target(self.parts, binding)
+        if target is not None:
+            self._targets.append((binding, target))
+        return target
+
+    def close(self) -> None:
+        """Nothing stays open while a rotation sleeps or after its end. Idempotent."""
+        targets, self._targets = self._targets, []
+        for _, target in targets:
+            closing = power(target, Closes)
+            if closing is not None:
+                asked(self.parts, f"{target.kind}.close", closing.close)
 
     # ------------------------------------------------------------------------------------------------------- contexts
 
