@@ -69,6 +69,12 @@ class Search:
             self._judge_convergence()
         return self.found
 
+    def walked(self) -> Iterator[tuple[Point, Point, str]]:
+        """Every edge, once the search has run."""
+        for at in self._points:
+            for edge in self.engine.edges(at):
+                yield at, edge.to, edge.label
+
     def _reach(self, to: Point, came: int, label: str) -> int:
         number = self._number.setdefault(to, len(self._points))
         if number == len(self._points):
