@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from vaultkeeper.engine.moves import Facts, advance, enter, park, turn_back, version_fact, wait, wait_unknown
+from vaultkeeper.engine.plan import keeps_old
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -267,6 +268,8 @@ def judge_finish(rotation: Rotation, now: datetime) -> Change:
     facts = {}
     if rotation.policy.target is None or rotation.unverified:
         facts = version_fact(rotation, End.TO, VersionChange(acceptance=Acceptance.ACCEPTED, verified=True))
+    if rotation.options.data_loss and keeps_old(rotation.policy):
+        facts = {**facts, **version_fact(rotation, End.FROM, VersionChange(acceptance=Acceptance.REFUSED))}
     labels = {
         StagingLabel.CURRENT: rotation.to_version,
         StagingLabel.PREVIOUS: rotation.from_version,

@@ -7,7 +7,7 @@ import secrets
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Event, Parts
-from vaultkeeper.engine.plan import REHEARSABLE, plan, shape_of
+from vaultkeeper.engine.plan import KEEPS_OLD, REHEARSABLE, plan, shape_of
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import UsageError
 from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
@@ -45,9 +45,11 @@ def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) ->
     policy, now = parts.policies[name], parts.clock.now()
     labels = parts.store.labels(name)
     current, previous = labels.get(StagingLabel.CURRENT), labels.get(StagingLabel.PREVIOUS)
-    shape = shape_of(policy, first=current is None, purpose=purpose)
+    shape = shape_of(policy, first=current is None, purpose=purpose, data_loss=options.data_loss)
     if purpose is Purpose.REHEARSE and (shape.strategy not in REHEARSABLE or shape.via or shape.first):
         raise UsageError(f"{name} cannot be rehearsed", why="only a second value beside the first one can be tried")
+    if purpose is Purpose.EMERGENCY and shape.strategy in KEEPS_OLD and not shape.first:
+        _ask_about_old_data(name, options)
     return Rotation(
         id=secrets.token_hex(16),
         secret=name,
@@ -61,6 +63,16 @@ def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) ->
         previous_version=previous,
         value_refusals=_value_refusals(name, parts),
     )
+
+
+def _ask_about_old_data(name: str, options: Options) -> None:
+    """rotation.md section 12: the leaked key still opens old data, so what becomes of that is never silent."""
+    if options.keep_old_key == options.data_loss:
+        raise UsageError(
+            f"{name}: what becomes of the data that the leaked key protects?",
+            why="as long as the key stays in the fallback list it opens that data; without it nobody can",
+            next=f"re-encrypt it, then   vaultkeeper rotate {name} --emergency --data-loss   or --keep-old-key",
+        )
 
 
 def take_up(rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True) -> Work:

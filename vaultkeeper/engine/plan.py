@@ -29,13 +29,16 @@ class Shape:
     first: bool = False  #: there is no C yet
     purpose: Purpose = Purpose.ROTATE
     values_exist: bool = False  #: a rollback carries PREVIOUS's fields: nothing is minted or asked for
+    drops_old: bool = False  #: a leaked key leaves the fallback list, and what only it opens is lost
 
 
-def shape_of(policy: RotationPolicy, *, first: bool, purpose: Purpose) -> Shape:
-    """What the plan needs to know of a policy."""
+def shape_of(policy: RotationPolicy, *, first: bool, purpose: Purpose, data_loss: bool = False) -> Shape:
+    """What the plan needs to know of a policy, and of what a person declared."""
     strategy = policy.target.strategy if policy.target else policy.strategy
     via = policy.target is not None and policy.target.via is not None
-    return Shape(strategy, via=via, first=first, purpose=purpose, values_exist=purpose is Purpose.ROLLBACK)
+    return Shape(
+        strategy, via=via, first=first, purpose=purpose, values_exist=purpose is Purpose.ROLLBACK, drops_old=data_loss
+    )
 
 
 def plan(shape: Shape) -> tuple[Phase, ...]:
@@ -116,10 +119,11 @@ def _single(shape: Shape) -> list[Phase]:
 
 
 def _previous_keys(shape: Shape) -> list[Phase]:
-    """New key into the fallback list everywhere, then promoted. C stays in the list."""
+    """New key into the fallback list everywhere, then promoted. C stays in the list, unless its data may be lost."""
     rounds = [(P,)] if shape.first else [(C_THEN_P,), (P_THEN_C,)]
     deliveries = [phase for (carry,) in rounds for phase in (_prepare(carry), *_hand_over(carry))]
-    return [Phase(Step.OBSERVE), Phase(Step.CREATE, P), *deliveries, Phase(Step.FINISH, P)]
+    dropped = [_prepare(P), *_hand_over(P)] if shape.drops_old and not shape.first else []
+    return [Phase(Step.OBSERVE), Phase(Step.CREATE, P), *deliveries, Phase(Step.FINISH, P), *dropped]
 
 
 def _manual(shape: Shape) -> list[Phase]:
