@@ -126,8 +126,6 @@ class Cause(Enum):
     ACCOUNT_IN_USE = "account_in_use"  #: first rotation of an account that can log in already, without `--replace`
     LAGGARDS = "laggards"  #: emergency: consumers not confirmed in time, `--cut` not given
     ASKED = "asked"  #: a person asked to go back
-    DISK_FULL = "disk_full"
-    BACKEND = "backend"  #: a hook broke its contract
     BINDING = "binding"  #: the old version's own target is out of reach after a policy change
 
 
