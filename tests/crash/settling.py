@@ -113,6 +113,9 @@ def _follow_the_words(run: Run, name: str) -> None:
             _obey(run, name, rotation)
         elif run.judge.harm[name]:
             if not _reconciled(run, name):
+                given = run.truth(name)
+                if given is not None and StagingLabel.CURRENT not in run.judge.labels[name]:
+                    run.adopted(name, given)
                 return
         else:
             return
@@ -134,8 +137,13 @@ def _obey(run: Run, name: str, rotation: Rotation) -> None:
         else:
             _replace(run, name)
         return
-    if rotation.cause in {Cause.STALE, Cause.TARGET_WENT_BACK} and _reconciled(run, name):
-        return
+    if rotation.cause in {Cause.STALE, Cause.TARGET_WENT_BACK}:
+        if _reconciled(run, name):
+            return
+        given = run.truth(name)
+        if given is not None:
+            run.adopted(name, given)
+            return
     run.command(f"resume {name}", lambda p: resume([name], p, wait=LONG))
     if run.judge.newest[name].open:
         run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
+from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import asked
-from vaultkeeper.engine.observe import open_target, same_credential
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.observe import same_credential
+from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
 from vaultkeeper.model.outcome import Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.rotation import Rotation, State
+from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
 from vaultkeeper.ports import Change, Context, Deadline, Target, VersionChange
 
@@ -24,21 +25,23 @@ def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
     """Store what a person says works. `given`: fields by name, or a bare value under the key "".
 
     Proven at the target first: RotationFailed where it is not accepted, BackendError where that cannot be asked;
-    nothing is stored then. An open rotation is an error (AlreadyOpen), unless it is ambiguous: adopting ends it.
+    nothing is stored then. An open rotation is an error (AlreadyOpen), unless it is stuck because store and target
+    disagree: adopting ends it.
     """
     policy = parts.policies.get(name)
     if policy is None:
         raise NotFound(f"no policy is called {name}", next="vaultkeeper status   lists them")
     with parts.store.hold(f"secret:{name}"):
-        ambiguous = _ambiguous(name, parts)
+        stuck = _stuck(name, parts)
         version = _version(policy, _named(policy, given, parts), parts)
         _prove(policy, version, parts)
-        return _keep(version, ambiguous, parts)
+        return _keep(version, stuck, parts)
 
 
-def _ambiguous(name: str, parts: Parts) -> Rotation | None:
+def _stuck(name: str, parts: Parts) -> Rotation | None:
     rotation = newest_open(name, parts)
-    if rotation is not None and rotation.state is not State.AMBIGUOUS:
+    disagree = {Cause.NONE_ACCEPTED, Cause.STALE, Cause.TARGET_WENT_BACK}
+    if rotation is not None and not (rotation.state in {State.AMBIGUOUS, State.PARKED} and rotation.cause in disagree):
         raise AlreadyOpen(f"a rotation of {name} is open", next=f"vaultkeeper resume {name}")
     return rotation
 
@@ -59,17 +62,21 @@ def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersi
     binding = Binding(policy.strategy, None, {}, 0)
     if spec is not None:
         binding = Binding(spec.strategy, spec.kind, spec.settings, parts.backends.target_class(spec.kind).codec)
-    number = parts.store.next_number(policy.name)
-    version = SecretVersion(policy.name, number, secrets.token_hex(16), given, binding, parts.clock.now())
+    version = SecretVersion(policy.name, 0, secrets.token_hex(16), given, binding, parts.clock.now())
     target = open_target(parts, binding)
     if target is None:
-        return version
+        return replace(version, number=parts.store.next_number(policy.name))
     ctx = _context(version, parts)
     completed = asked(parts, f"{target.kind}.complete", lambda: target.complete(given, ctx, adopting=True))
     if isinstance(completed, Refused | Unknown):
         raise BackendError(f"{policy.name}: the value cannot be adopted", why=completed.detail)
     parts.redactor.learn(completed)
-    return replace(version, fields=completed)
+    # A number above what the target was tagged with last, or every later run would find this store stale.
+    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([], ctx))
+    tag = None if isinstance(seen, Refused | Unknown) else seen.tag
+    ours = tag is not None and (tag.installation, tag.secret) == (parts.store.installation, policy.name)
+    number = parts.store.next_number(policy.name, at_least=tag.generation + 1 if tag and ours else 1)
+    return replace(version, number=number, fields=completed)
 
 
 def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None:
@@ -100,9 +107,9 @@ def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
     return answer
 
 
-def _keep(version: SecretVersion, ambiguous: Rotation | None, parts: Parts) -> SecretVersion:
+def _keep(version: SecretVersion, stuck: Rotation | None, parts: Parts) -> SecretVersion:
     book = Book(version.secret, parts.store, parts.envelope, parts.redactor)
-    known = _known(version, book)
+    known = None if stuck is not None and stuck.cause is Cause.STALE else _known(version, book)
     kept = known or version
     labels = {StagingLabel.CURRENT: kept.number, StagingLabel.PENDING: None}
     before = parts.store.labels(version.secret).get(StagingLabel.CURRENT)
@@ -111,12 +118,11 @@ def _keep(version: SecretVersion, ambiguous: Rotation | None, parts: Parts) -> S
     parts.store.audit({"event": "adopt", "secret": version.secret, "to": kept.number})
     proven = {kept.number: VersionChange(acceptance=Acceptance.ACCEPTED, verified=True)}
     change = Change(new_version=None if known else _record(version, parts), facts=proven, labels=labels)
-    if ambiguous is None:
+    if stuck is None:
         parts.store.amend(version.secret, change)
     else:
-        taken = parts.store.take(ambiguous.id)
-        closed = replace(taken, state=State.ROLLED_BACK, ended_at=parts.clock.now(), superseded=True)
-        parts.store.commit(replace(change, rotation=closed))
+        taken = parts.store.take(stuck.id)
+        parts.store.commit(replace(change, rotation=moves.replaced(taken, parts.clock.now())))
     book.forget()
     return book.version(kept.number)
 

@@ -162,10 +162,18 @@ def resumed(rotation: Rotation, now: datetime) -> Rotation:
         return rotation
     observe = replace(rotation, cause=None, detail="", outcome_unknown=True, doubted=True, failed_proofs=0)
     if rotation.direction is Direction.FORWARD:
-        return replace(observe, state=State.RUNNING, tries=0, entered_at=now, not_before=None)
+        return replace(_handing_over_again(observe, now), state=State.RUNNING, tries=0, entered_at=now, not_before=None)
     create = next(i for i, phase in enumerate(rotation.phases) if phase.step is Step.CREATE)
     start = 0 if rotation.to_version is None else create + 1
     return replace(enter(replace(observe, direction=Direction.FORWARD), start, now), outcome_unknown=True)
+
+
+def _handing_over_again(rotation: Rotation, now: datetime) -> Rotation:
+    """Consumers that never came to run on it may have been put back by somebody since: a delivery costs nothing."""
+    phase, before = rotation.phase, rotation.track[rotation.at - 1]
+    if phase is None or phase.step is not Step.CONFIRM or before.step is not Step.DELIVER:
+        return rotation
+    return replace(enter(rotation, rotation.at - 1, now), outcome_unknown=rotation.outcome_unknown, doubted=True)
 
 
 def sent_back(rotation: Rotation, now: datetime) -> Change:

@@ -57,6 +57,14 @@ def reconcile(name: str, parts: Parts) -> list[Proposal]:
 
 def _about_target(work: Work, seen: Seen) -> list[Proposal]:
     current, previous = work.rotation.from_version, work.rotation.previous_version
+    if seen.newer_tag and current is None:
+        name = work.rotation.secret
+        raise RotationFailed(
+            f"{name}: {seen.detail}",
+            why="this store has no version of it at all",
+            works="what the target was given by the store that wrote there last",
+            next=f"restore a newer backup of the state, or   vaultkeeper adopt {name}   with the value that works",
+        )
     if seen.newer_tag:
         text = (
             f"{seen.detail}: restore a newer backup of the state, or let this store's v{current} overwrite the target"

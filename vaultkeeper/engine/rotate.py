@@ -284,9 +284,7 @@ def newest_open(name: str, parts: Parts) -> Rotation | None:
     return newest[0] if newest and newest[0].open else None
 
 
-def reason_to_skip(
-    name: str, parts: Parts, purpose: Purpose, *, by_name: bool, replace: bool = False
-) -> Report | None:
+def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, replace: bool = False) -> Report | None:
     """Paused, open, or too soon: named and skipped; exit 7 where it was asked for by name (rotation.md section 10)."""
     policy = parts.policies.get(name)
     if policy is None:
@@ -302,7 +300,8 @@ def reason_to_skip(
     rotation = newest_open(name, parts)
     if rotation is not None and not (emergency and rotation.finished) and not replaceable(rotation, replace=replace):
         return _open_already(rotation, by_name=by_name)
-    too_soon = parts.clock.now() - _last_rotated(name, parts) < policy.min_interval
+    # A last time far ahead of now only says that the clock was wrong then: it must not stop anybody for years.
+    too_soon = abs(parts.clock.now() - _last_rotated(name, parts)) < policy.min_interval
     if too_soon and not emergency:
         return Report(name, skipped="rotated less than min_interval ago", skip_code=code)
     return None

@@ -34,6 +34,7 @@ from vaultkeeper.model.outcome import (
 )
 from vaultkeeper.model.rotation import Cause, End, Phase, Purpose, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import (
+    Acceptance,
     Fields,
     GroupKey,
     Handle,
@@ -177,6 +178,7 @@ def _new_fields(work: Work) -> Fields | Refused | NotYet | Unknown:
         return {} if power(target, Mints) else NotYet("a person supplies this value", INPUT_POLL)
     if target is None:
         return given
+    parts.redactor.learn(given)  # before anybody else is shown it
     completed = asked(parts, f"{target.kind}.complete", lambda: target.complete(given, work.context(), adopting=False))
     if not isinstance(completed, Unknown | Refused):
         parts.redactor.learn(completed)
@@ -256,8 +258,10 @@ def set_(work: Work) -> Change:
     work.begin()
     phase, parts = phase_of(work), work.parts
     accept, refuse = work.versions(phase.carry), work.versions(phase.refuse)
-    if phase.step is Step.RETIRE and (source := work.rolled_back_to()) is not None:
-        refuse.append(source)  # its own retirement was cancelled, and it may have been made for another system
+    left = []
+    if phase.step is Step.RETIRE:
+        left = [v for v in work.leftovers() if not any(same_credential(v, kept) for kept in accept)]
+        refuse += left
     for orphan in [version for version in refuse if not version.fields]:
         collected = _collect_orphan(work, orphan)
         if not isinstance(collected, Done):
@@ -281,7 +285,8 @@ def set_(work: Work) -> Change:
         closed = _close_sessions(work, refuse)
         if not isinstance(closed, Done):
             return judge.judge_result(work.rotation, closed, parts.clock.now())
-    return judge.judge_result(work.rotation, Done(), parts.clock.now())
+    dead = {v.number: VersionChange(acceptance=Acceptance.REFUSED) for v in left}
+    return judge.judge_result(work.rotation, Done(), parts.clock.now(), dead)
 
 
 def _collect_orphan(work: Work, version: SecretVersion) -> Result:
@@ -440,13 +445,14 @@ def release(work: Work) -> Change:
         return advance(work.rotation, parts.clock.now())
     work.begin()
     holder = Holder(work.rotation.secret, work.rotation.policy, work.rotation.places, work.rotation, work.book)
-    source = work.rolled_back_to()
+    left = work.leftovers() if phase.carry[0] is End.FROM else []
     for place in work.rotation.places:
         versions = holder.versions(place.audience) or []
         item = holder.item(place, versions, parts)
         result = _release_one(work, place.group, version, item)
-        if isinstance(result, Done) and source is not None:
-            result = _released(work, place.group, source, item)  # its content is the new one's: it may well be held
+        for other in left:  # not asked whether it is still held: after a rollback its content may be the new one's
+            if isinstance(result, Done):
+                result = _released(work, place.group, other, item)
         if not isinstance(result, Done):
             return judge.judge_result(work.rotation, result, parts.clock.now())
     return advance(work.rotation, parts.clock.now())

@@ -13,8 +13,8 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.parts import Event, Parts, open_target, power
-from vaultkeeper.model.rotation import Audience, Direction, End, Phase, Placed, Purpose, Rotation, State, Step
-from vaultkeeper.model.secret import Binding, GroupKey, SecretVersion
+from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
+from vaultkeeper.model.secret import Acceptance, Binding, GroupKey, SecretVersion
 from vaultkeeper.ports import Change, Closes, Context, Deadline, DeliveryContext, NamesSystem, Target
 
 RENDEZVOUS = frozenset({Step.BARRIER, Step.DELIVER, Step.CONFIRM})
@@ -111,11 +111,11 @@ class Work:
     def versions(self, ends: tuple[End, ...]) -> list[SecretVersion]:
         return [version for end in ends if (version := self.version(end)) is not None]
 
-    def rolled_back_to(self) -> SecretVersion | None:
-        """The earlier version whose fields a rollback forward took over, where it did."""
-        rotation = self.rotation
-        taken = rotation.purpose is Purpose.ROLLBACK and rotation.direction is Direction.FORWARD
-        return self.book.maybe(rotation.previous_version) if taken else None
+    def leftovers(self) -> list[SecretVersion]:
+        """Earlier versions that nobody retired: a rollback superseded their rotation, and was not finished itself."""
+        ends = {self.rotation.from_version, self.rotation.to_version}
+        left = (r for r in self.book.records().values() if r.acceptance is Acceptance.ACCEPTED and r.sealed is not None)
+        return [self.book.version(record.number) for record in left if record.number not in ends]
 
     def binding(self) -> Binding:
         """What a version made now is made for."""
