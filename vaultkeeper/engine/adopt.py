@@ -11,11 +11,12 @@ from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.observe import same_credential
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.rotate import newest_open
-from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
+from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, PolicyInvalid, RotationFailed
 from vaultkeeper.model.outcome import Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
+from vaultkeeper.model.template import Template
 from vaultkeeper.ports import Change, Context, Deadline, Target, VersionChange
 
 BARE = ""  # the key of a value given without a field name
@@ -34,6 +35,7 @@ def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
     with parts.store.hold(f"secret:{name}"):
         stuck = _stuck(name, parts)
         version = _version(policy, _named(policy, given, parts), parts)
+        _refuse_breaking_out(policy, version)
         _prove(policy, version, parts)
         return _keep(version, stuck, parts)
 
@@ -77,6 +79,19 @@ def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersi
     ours = tag is not None and (tag.installation, tag.secret) == (parts.store.installation, policy.name)
     number = parts.store.next_number(policy.name, at_least=tag.generation + 1 if tag and ours else 1)
     return replace(version, number=number, fields=completed)
+
+
+def _refuse_breaking_out(policy: RotationPolicy, version: SecretVersion) -> None:
+    """A hand-made value may hold what no generator draws. The characters themselves are not told: they are of it."""
+    characters = {name: frozenset(value.text()) for name, value in version.fields.items() if value.is_text()}
+    for template in (text for spec in policy.destinations for text in spec.values.values()):
+        for risk in Template.parse(template).risks(characters):
+            raise PolicyInvalid(
+                f"{policy.name}: this value's {risk.field} would break out of {risk.into}",
+                why="the template inserts it raw",
+                works="whatever worked before; nothing was stored or changed",
+                next=risk.remedy,
+            )
 
 
 def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None:

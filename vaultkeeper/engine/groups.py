@@ -17,6 +17,7 @@ from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.guard import ask
 from vaultkeeper.engine.parts import Parts, power
 from vaultkeeper.engine.plan import carried, keeps_old
+from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Receipt, Refused, Unknown
 from vaultkeeper.model.policy import DestinationSpec, RotationPolicy
 from vaultkeeper.model.rotation import Audience, End, Placed, Rotation, SealedReceipt
@@ -135,12 +136,12 @@ class Holder:
     ) -> SecretBytes:
         text = spec.values.get(place.value, "")
         if text or place.audience is Audience.CONSUMERS:
-            return Template.parse(text).render(versions[0].fields, [version.fields for version in versions])
+            return _filled(text, place, versions)
         binding = versions[0].binding
         target = parts.backends.target(binding.target_kind or "", binding.target_settings, binding.codec)
         renderer = power(target, Rendered)
         if renderer is None:
-            return Template.parse("{accepted[0]}").render(versions[0].fields, [version.fields for version in versions])
+            return _filled("{accepted[0]}", place, versions)
         return renderer.render(versions, self._existing(place, bare, parts), self._others(versions))
 
     def _others(self, carried: Sequence[SecretVersion]) -> list[SecretVersion]:
@@ -169,6 +170,14 @@ class Holder:
             parts.redactor.learn(opened)
             sealed = opened["receipt"]
         return Receipt(kept.public, sealed)
+
+
+def _filled(text: str, place: Placed, versions: Sequence[SecretVersion]) -> SecretBytes:
+    """Raises BackendError for a field that the version has not; no value is in its text."""
+    try:
+        return Template.parse(text).render(versions[0].fields, [version.fields for version in versions])
+    except ValueError as error:
+        raise BackendError(f"the template for {place.name} cannot be filled", why=str(error)) from None
 
 
 def receipt_binding(rotation_id: str, place: Placed) -> str:

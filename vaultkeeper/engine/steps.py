@@ -398,7 +398,9 @@ def prepare(work: Work) -> Change:
     receipts = dict(work.rotation.receipts)
     groups = sorted(work.groups(phase))
     for group in groups:
-        items = _own_items(work, group, phase)
+        items = asked(parts, "template", partial(_own_items, work, group, phase))
+        if isinstance(items, Unknown | Refused):
+            return judge.judge_result(_partly(work, begun=group != groups[0]), items, now)
         destination = parts.backends.destination(items[0].spec.kind)
         ask_prepare = partial(destination.prepare, group, items, work.delivery_context())
         prepared = asked(parts, f"{destination.kind}.prepare", ask_prepare)

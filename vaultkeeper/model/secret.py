@@ -26,6 +26,14 @@ class SecretBytes:
         """The bytes themselves. Whoever calls this hands them to a declared sink and nowhere else."""
         return self._raw
 
+    def is_text(self) -> bool:
+        """Is it UTF-8?"""
+        try:
+            self._raw.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
     def text(self) -> str:
         """As UTF-8 text, for protocols that carry text. Raises ValueError, without the value, where it is none."""
         try:
