@@ -43,7 +43,7 @@ def exit_code(rotation: Rotation) -> int:
 def described(rotation: Rotation) -> str:
     """One line for people: state, reason, until when."""
     reason = rotation.waiting or rotation.cause
-    text = rotation.state.value + (f" ({reason.value.replace('_', ' ')})" if reason else "")
+    text = rotation.state.value.replace("_", " ") + (f" ({reason.value.replace('_', ' ')})" if reason else "")
     return text + (f" until {rotation.not_before:%Y-%m-%d %H:%M:%S} UTC" if rotation.not_before else "")
 
 
@@ -101,7 +101,8 @@ def works_now(rotation: Rotation) -> str:
         return f"{new}: every consumer runs on it; {old} may still be accepted"
     begun = rotation.phases[: rotation.reached + 1]
     if rotation.state is State.ROLLED_BACK or not any(p.step in CHANGES_WHAT_WORKS for p in begun):
-        return f"{old}: target and consumers are on it"
+        on_it = f"{old}: target and consumers are on it"
+        return on_it if rotation.from_version else "whatever worked before: target and consumers are as they were"
     if rotation.policy.target is None:
         return f"{old} and {new}: no target checks either"
     if one_at_a_time(rotation.policy):
