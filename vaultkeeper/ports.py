@@ -3,8 +3,8 @@
 Hooks are synchronous and short, hand `ctx.deadline` to every call they make, and never wait: they answer `NotYet`.
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
-Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `ReadsBack`): a plain
-target needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`, `.destinations` or
+Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`): a
+plain target needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`, `.destinations` or
 `.generators` with one public class, or an entry point in the group of the same name.
 """
 
@@ -209,6 +209,14 @@ class ClosesSessions(Protocol):
     """Ends what is still logged in with a version."""
 
     def disconnect(self, version: SecretVersion, ctx: Context) -> Result: ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """Keeps something open between the hooks of a rotation: a session, a cache."""
+
+    def close(self) -> None:
+        """Let go of it, before the rotation sleeps and when it ends. Idempotent; a later hook opens it again."""
 
 
 # --------------------------------------------------------------------------------------------------------- destinations

@@ -115,7 +115,21 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Idempotent."""
         self._conn.finish()
+
+    @property
+    def idle(self) -> bool:
+        """Outside of any transaction."""
+        return bool(self._conn.transaction_status == _pq().TransactionStatus.IDLE)
+
+    def renew(self, until_s: float) -> bool:
+        """Give it another deadline. False: the server ended it or has something to say, so use another one."""
+        self._until_s = until_s
+        return not _polled(self._conn.socket, select.POLLIN, 0)
 
     @property
     def version(self) -> int:
@@ -219,7 +233,8 @@ def connect(
     pq = _pq()
     conn = pq.PGconn.connect_start(text)
     try:
-        _verbosity()(conn.pgconn_ptr, _VERBOSE)
+        libpq = _libpq()
+        libpq.PQsetErrorVerbosity(conn.pgconn_ptr, _VERBOSE)
         status = pq.PollingStatus.WRITING
         while status not in {pq.PollingStatus.OK, pq.PollingStatus.FAILED}:
             if conn.status == pq.ConnStatus.BAD:
@@ -227,7 +242,7 @@ def connect(
             event = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
             if not _ready(conn.socket, event, until_s):
                 raise LoginFailed(Denial.UNREACHABLE, f"PostgreSQL at {address} did not answer in time")
-            status = conn.connect_poll()
+            status = libpq.PQconnectPoll(conn.pgconn_ptr)
         if conn.status != pq.ConnStatus.OK:
             raise _login_failure(conn.error_message, address, username, database)
         return Session(conn, until_s)
@@ -280,9 +295,16 @@ def _login_failure(message: bytes, address: Address, username: str, database: st
 
 def encrypt(password: str, username: str) -> str:
     """A new SCRAM-SHA-256 verifier with a random salt, made by libpq (which prepares Unicode as the server does)."""
+    libpq = _libpq()
     nowhere = _pq().PGconn.connect_start(b"nowhere")  # a conninfo without "=": an object, no connection
     try:
-        return str(nowhere.encrypt_password(_clean(password), _clean(username), b"scram-sha-256"), "ascii")
+        made = libpq.PQencryptPasswordConn(nowhere.pgconn_ptr, _clean(password), _clean(username), b"scram-sha-256")
+        if not made:
+            raise BackendError("libpq made no verifier of a password")
+        try:
+            return ctypes.string_at(made).decode("ascii")
+        finally:
+            libpq.PQfreemem(made)
     finally:
         nowhere.finish()
 
@@ -317,27 +339,37 @@ def _pq() -> Any:
 
 
 @functools.cache
-def _verbosity() -> Any:
-    """PQsetErrorVerbosity, which psycopg does not wrap, from the libpq that its extension module is linked with.
+def _libpq() -> ctypes.CDLL:
+    """The libpq that psycopg's extension module is linked with.
 
-    Without it a refused login has no SQLSTATE, only a text in the server's language.
+    PQsetErrorVerbosity psycopg does not wrap; without it a refused login has no SQLSTATE, only a text in the server's
+    language. During the others psycopg keeps the interpreter to itself, though they hash for milliseconds (SCRAM);
+    ctypes lets other threads go on.
     """
     _pq()  # psycopg_binary insists on coming after psycopg
     try:
-        function = ctypes.CDLL(str(importlib.import_module("psycopg_binary.pq").__file__)).PQsetErrorVerbosity
+        library = ctypes.CDLL(str(importlib.import_module("psycopg_binary.pq").__file__))
+        library.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        library.PQconnectPoll.argtypes = [ctypes.c_void_p]
+        library.PQencryptPasswordConn.argtypes = [ctypes.c_void_p, *[ctypes.c_char_p] * 3]
+        library.PQencryptPasswordConn.restype = ctypes.c_void_p
+        library.PQfreemem.argtypes = [ctypes.c_void_p]
     except (ImportError, OSError, AttributeError):
         raise ConfigurationInvalid(
             "PostgreSQL cannot be used", why="psycopg has no binary part", next="pip install 'psycopg[binary]'"
         ) from None
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int], ctypes.c_int
-    return function
+    return library
 
 
 def _ready(descriptor: int, event: int, until_s: float) -> bool:
+    left_s = until_s - time.monotonic()
+    return left_s > 0 and _polled(descriptor, event, left_s * 1000)
+
+
+def _polled(descriptor: int, event: int, wait_ms: float) -> bool:
     waiting = select.poll()
     waiting.register(descriptor, event)
-    left_s = until_s - time.monotonic()
-    return left_s > 0 and bool(waiting.poll(left_s * 1000))
+    return bool(waiting.poll(wait_ms))
 
 
 def _rows(result: PGresult) -> list[Row]:

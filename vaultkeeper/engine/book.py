@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vaultkeeper.engine.guard import Redactor
 from vaultkeeper.errors import NotFound
 from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
-from vaultkeeper.ports import Envelope, Store
+from vaultkeeper.ports import Change, Envelope, Store
 
 
 def bound_to(number: int, version_id: str) -> str:
@@ -18,7 +18,7 @@ def bound_to(number: int, version_id: str) -> str:
 
 @dataclass
 class Book:
-    """Reads the store once; `forget()` after a write makes it read again."""
+    """Reads the store once. Who writes tells it what was written (`learn`), or lets it read again (`forget`)."""
 
     secret: str
     store: Store
@@ -77,6 +77,14 @@ class Book:
         self.records()[record.number] = record
         if fields:  # a minted version has none yet: its emptiness must not be remembered
             self._fields[record.number] = fields
+
+    def learn(self, change: Change) -> None:
+        """What was just written. Only who holds a secret writes its versions, so nothing else can have changed."""
+        if change.new_version is not None:
+            self.records()[change.new_version.number] = change.new_version
+        for number, facts in (change.facts or {}).items():
+            told = {name: value for name, value in vars(facts).items() if value is not None}
+            self.records()[number] = replace(self.record(number), **told)
 
     def still_accepted(self, besides: set[int]) -> list[SecretVersion]:
         """Every other version that was not discarded, newest first: data may be encrypted with it (previous_keys)."""

@@ -12,7 +12,6 @@ from functools import partial
 
 from vaultkeeper.engine.groups import Holder, asked
 from vaultkeeper.engine.judge import Seen
-from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.work import Work
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.rotation import End
@@ -20,17 +19,10 @@ from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
 from vaultkeeper.ports import Target
 
 
-def open_target(parts: Parts, binding: Binding) -> Target | None:
-    """The system that a version was made for. None: nobody checks it."""
-    if binding.target_kind is None:
-        return None
-    return parts.backends.target(binding.target_kind, binding.target_settings, binding.codec)
-
-
 def look(work: Work) -> Seen | Refused:
     """One observation of the target for every version that the judgement may need."""
     policy = work.rotation.policy
-    target = open_target(work.parts, work.binding())
+    target = work.target(work.binding())
     if target is None or policy.target is None:
         return Seen(askable=False)
     if policy.target.unverified:
@@ -39,7 +31,7 @@ def look(work: Work) -> Seen | Refused:
     answers: dict[int, Login] = {}
     usable, delay, detail, unanswered = None, None, "", None
     for binding, versions in by_binding([*candidates.values()], work.binding()):
-        at = open_target(work.parts, binding) or target
+        at = work.target(binding) or target
         seen = asked(work.parts, f"{at.kind}.observe", partial(at.observe, versions, work.context()))
         if isinstance(seen, Refused):
             return seen

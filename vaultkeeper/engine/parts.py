@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from vaultkeeper.engine.guard import Redactor
 from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.secret import Binding
 from vaultkeeper.ports import Clock, Credentials, Destination, Envelope, Generator, Store, Target
 
 T = TypeVar("T")
@@ -52,3 +53,10 @@ class Parts:
 def power(of: object, protocol: type[T]) -> T | None:
     """An optional power of a back end (`Mints`, `ReportsUse`, …), or None where it has it not."""
     return of if isinstance(of, protocol) else None
+
+
+def open_target(parts: Parts, binding: Binding) -> Target | None:
+    """The system that a version was made for. None: nobody checks it."""
+    if binding.target_kind is None:
+        return None
+    return parts.backends.target(binding.target_kind, binding.target_settings, binding.codec)

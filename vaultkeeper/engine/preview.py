@@ -15,9 +15,8 @@ from vaultkeeper.engine.groups import (
     find_places,
     specs,
 )
-from vaultkeeper.engine.observe import open_target
 from vaultkeeper.engine.opening import new_rotation
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.rotate import next_due, reason_to_skip
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import VaultkeeperError

@@ -128,6 +128,9 @@ class Cluster:
             self.wakes = drive(self._works, self.layout)
         except VaultkeeperError as error:
             stopped = error
+        finally:
+            for work in self._works:
+                work.close()
         if self.wakes is None or self.wakes > self.until:
             self.wakes = None
             for work in self._works:

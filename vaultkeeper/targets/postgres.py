@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -21,6 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from vaultkeeper.access import postgres as pg
 from vaultkeeper.access import postgres_advice as advice
 from vaultkeeper.access import postgres_roles as roles
+from vaultkeeper.access.postgres_kept import Kept
 from vaultkeeper.access.settings import PolicyPath, Shape
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model import duration
@@ -149,6 +151,10 @@ class PostgresTarget:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self.settings = settings
+        self._admin = Kept()
+
+    def close(self) -> None:
+        self._admin.end()
 
     @classmethod
     def open(cls, settings: Mapping[str, object], codec: int) -> Self:
@@ -368,11 +374,14 @@ class PostgresTarget:
             until_s=self._until_s(ctx),
         )
 
-    def _session(self, ctx: Context) -> pg.Session:
+    def _session(self, ctx: Context) -> AbstractContextManager[pg.Session]:
         """As the admin; with `admin: self` as PENDING, then CURRENT. Raises NotAuthorised where that is rejected."""
         admin = self.settings.admin
         if not isinstance(admin, Admin):
             return self._own_session(ctx)
+        return self._admin.borrow(self._until_s(ctx), lambda: self._admin_session(admin, ctx))
+
+    def _admin_session(self, admin: Admin, ctx: Context) -> pg.Session:
         fields = ctx.credentials.resolve(admin.password)
         try:
             return pg.connect(
