@@ -209,3 +209,11 @@ def test_done_means_next_in_the_search_too(monkeypatch: pytest.MonkeyPatch) -> N
     put = _otherwise(lambda _r, result, *_: isinstance(result, Done), lambda r, *_rest: Change(replace(r, begun=False)))
     monkeypatch.setattr(judge, "judge_result", put(true))
     assert "it never ends, though nothing goes wrong any more" in search(_case("overlap", 0)).violations
+
+
+@pytest.mark.parametrize("name", ["alternating users", "single", "overlap, via, first", "previous keys"])
+def test_invariant_07_from_every_state_one_restart_without_faults_reaches_an_end(name: str) -> None:
+    found = search(_case(name, 1))
+    assert not [wrong for wrong in found.violations if "restart" in wrong or "never ends" in wrong]
+    assert found.ends["done"]
+    assert found.ends["rolled_back"]
