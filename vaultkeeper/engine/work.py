@@ -212,3 +212,16 @@ def merged(earlier: Change | None, later: Change) -> Change:
         facts=facts or None,
         labels={**(earlier.labels or {}), **(later.labels or {})} or None,
     )
+
+
+def phase_of(work: Work) -> Phase:
+    """The phase that a running rotation stands in; there is none only after its end."""
+    phase = work.rotation.phase
+    if phase is None:
+        raise RuntimeError("a finished track takes no further step")
+    return phase
+
+
+def partly(work: Work, *, begun: bool) -> Rotation:
+    """A refusal after a part of the phase was done does not mean that nothing was changed."""
+    return replace(work.rotation, doubted=work.rotation.doubted or begun)

@@ -1,0 +1,150 @@
+"""Set, test, retire, prove: what is done at the system that checks, and what it says to a login."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from functools import partial
+
+from vaultkeeper.engine import judge
+from vaultkeeper.engine.creation import collect_orphan
+from vaultkeeper.engine.groups import asked
+from vaultkeeper.engine.judge import Proved, Tested
+from vaultkeeper.engine.moves import advance, park, turn_back, wait_unknown
+from vaultkeeper.engine.observe import by_binding, login, same_credential, same_target
+from vaultkeeper.engine.parts import power
+from vaultkeeper.engine.work import Work, partly, phase_of
+from vaultkeeper.model.outcome import (
+    Done,
+    Login,
+    Result,
+    Unknown,
+)
+from vaultkeeper.model.rotation import Cause, End, Purpose, Step
+from vaultkeeper.model.secret import (
+    Acceptance,
+    SecretBytes,
+    SecretVersion,
+    main_field,
+)
+from vaultkeeper.ports import Change, ClosesSessions, Spares, Target, VersionChange
+
+
+def set_(work: Work) -> Change:
+    """Make the target accept and refuse as the phase says; each version at what it was made for."""
+    work.begin()
+    phase, parts = phase_of(work), work.parts
+    accept, refuse = work.versions(phase.carry), work.versions(phase.refuse)
+    left = []
+    if phase.step is Step.RETIRE:
+        left = [v for v in work.leftovers() if not any(same_credential(v, kept) for kept in accept)]
+        refuse += left
+    for orphan in [version for version in refuse if not version.fields]:
+        collected = collect_orphan(work, orphan)
+        if not isinstance(collected, Done):
+            return judge.judge_result(work.rotation, collected, parts.clock.now())
+        refuse.remove(orphan)
+    here, bindings = work.binding(), by_binding([*accept, *refuse], work.binding())
+    for binding, versions in bindings:
+        target = work.target(binding)
+        if target is None:
+            continue
+        result = _set_at(work, target, [v for v in accept if v in versions], [v for v in refuse if v in versions])
+        elsewhere = not same_target(binding, here)
+        if isinstance(result, Unknown) and elsewhere and phase.step is Step.RETIRE:
+            if work.rotation.options.forget_old:
+                continue
+            return park(work.rotation, Cause.BINDING, result.detail)
+        if not isinstance(result, Done):
+            changed = binding is not bindings[0][0]
+            return judge.judge_result(partly(work, begun=changed), result, parts.clock.now())
+    if phase.step is Step.RETIRE:
+        closed = _close_sessions(work, refuse)
+        if not isinstance(closed, Done):
+            return judge.judge_result(work.rotation, closed, parts.clock.now())
+    dead = {v.number: VersionChange(acceptance=Acceptance.REFUSED) for v in left}
+    return judge.judge_result(work.rotation, Done(), parts.clock.now(), dead)
+
+
+def _set_at(work: Work, target: Target, accept: list[SecretVersion], refuse: list[SecretVersion]) -> Result:
+    return asked(work.parts, f"{target.kind}.set", lambda: target.set(accept, refuse, work.context()))
+
+
+def _close_sessions(work: Work, refused: list[SecretVersion]) -> Result:
+    wanted = work.rotation.policy.target is not None and work.rotation.policy.target.close_sessions
+    if not wanted and work.rotation.purpose is not Purpose.EMERGENCY:
+        return Done()
+    for version in refused:
+        closer = power(work.target(version.binding), ClosesSessions)
+        if closer is None:
+            continue
+        disconnect = partial(closer.disconnect, version, work.context())
+        closed = asked(work.parts, f"{version.binding.target_kind}.disconnect", disconnect)
+        if not isinstance(closed, Done):
+            return closed
+    return Done()
+
+
+def test(work: Work) -> Change:
+    """Log in as the account: P is accepted, a wrong value is refused, unless the protocol proves the server."""
+    rotation, now = work.rotation, work.parts.clock.now()
+    pending = work.version(End.TO)
+    target = work.target(work.binding())
+    if pending is None or target is None or rotation.policy.target is None:
+        return advance(rotation, now)
+    if rotation.policy.target.unverified or not target.capabilities.probes:
+        reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
+        return judge.judge_tested(rotation, Tested(Login.ACCEPTED, unverified=reason), now)
+    work.secure()
+    answer, delay, refused = login(work, target, pending)
+    if refused is not None:
+        return turn_back(rotation, judge.CAUSE_OF[refused.why], now, refused.detail)
+    if answer is Login.ACCEPTED and not target.capabilities.mutual:
+        answer, delay, _ = login(work, target, _wrong_value(work, target, pending))
+        if answer not in judge.NO_ANSWER:
+            return judge.judge_tested(rotation, Tested(Login.ACCEPTED, answer), now)
+    if answer in judge.NO_ANSWER:
+        return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
+    return judge.judge_tested(rotation, Tested(answer), now)
+
+
+def _unanswered(target: Target) -> str:
+    return f"{target.kind} gave no answer to a login as the account"
+
+
+def _wrong_value(work: Work, target: Target, pending: SecretVersion) -> SecretVersion:
+    """Where only one value can be accepted the old one is the control; else a decoy, else a random value."""
+    current = work.version(End.FROM)
+    refuses_old = any(End.FROM in p.refuse for p in work.rotation.phases[: work.rotation.at] if p.step is Step.SET)
+    if refuses_old and current is not None and not same_credential(current, pending):
+        return current
+    decoy = target.decoy(pending)
+    if decoy is not None:
+        return decoy
+    name = main_field(set(pending.fields))
+    length = max(len(pending.fields[name].reveal()), 16)
+    return replace(pending, fields={**pending.fields, name: SecretBytes(secrets.token_hex(length)[:length].encode())})
+
+
+def prove(work: Work) -> Change:
+    """The retired value is refused, on a new connection."""
+    rotation, now = work.rotation, work.parts.clock.now()
+    old = work.version(phase_of(work).carry[0])
+    target = work.target(old.binding) if old else None
+    if old is None or target is None or rotation.policy.target is None or rotation.options.forget_old:
+        return advance(rotation, now)
+    other = work.version(End.FROM if phase_of(work).carry[0] is End.TO else End.TO)
+    if other is not None and same_credential(old, other):
+        return advance(rotation, now)  # a value that the other one also holds is never refused
+    if rotation.policy.target.unverified or not target.capabilities.probes:
+        reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
+        return judge.judge_proved(rotation, Proved(None, reason), now)
+    sparing = power(target, Spares)
+    if sparing is not None and sparing.keeps(old):
+        return advance(replace(rotation, detail="the first owner's own login is kept, as the policy says"), now)
+    answer, delay, refused = login(work, target, old)
+    if refused is not None:
+        return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
+    if answer in judge.NO_ANSWER:
+        return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
+    return judge.judge_proved(rotation, Proved(answer), now)
