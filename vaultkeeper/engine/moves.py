@@ -210,4 +210,5 @@ def hastened(rotation: Rotation, now: datetime) -> Rotation:
     phases = tuple(
         p for i, p in enumerate(rotation.phases) if i < rotation.at or p.step not in {Step.GRACE, Step.EVIDENCE}
     )
-    return enter(replace(rotation, phases=phases), rotation.at, now)
+    hurried = enter(replace(rotation, phases=phases), rotation.at, now)
+    return replace(hurried, outcome_unknown=rotation.outcome_unknown, doubted=rotation.doubted)

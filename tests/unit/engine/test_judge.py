@@ -455,6 +455,12 @@ def test_an_emergency_does_not_wait_for_an_open_grace() -> None:
     assert [p.step for p in after.phases[after.at :]] == [Step.RELEASE, Step.RETIRE, Step.PROVE]
 
 
+def test_an_emergency_observes_first_where_the_open_rotation_is_in_doubt() -> None:
+    stale = standing(Step.RETIRE, state=State.PARKED, cause=Cause.STALE)
+    after = moves.hastened(moves.resumed(stale, NOW), NOW)
+    assert (step_of(after), after.outcome_unknown) == (Step.RETIRE, True)
+
+
 def test_invariant_03_a_phase_begun_by_somebody_else_has_an_unknown_outcome() -> None:
     after = moves.taken_up(begun(standing(Step.SET)))
     assert (after.outcome_unknown, after.begun, after.to_version) == (True, False, 3)
