@@ -11,7 +11,7 @@ import json
 import queue
 import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 from vaultkeeper.errors import (
@@ -36,6 +36,8 @@ class Redactor:
     """Knows the live values and removes them, in every encoding they may appear in, from texts for people."""
 
     def __init__(self) -> None:
+        self._values: set[bytes] = set()
+        self._spelt: set[bytes] = set()  #: those of them whose forms are known
         self._forms: set[str] = set()
         self._lock = threading.Lock()
 
@@ -44,10 +46,13 @@ class Redactor:
         for name, value in fields.items():
             if name not in NOT_SECRET and len(value.reveal()) >= SHORTEST:
                 with self._lock:
-                    self._forms |= _forms(value.reveal())
+                    self._values.add(value.reveal())
 
     def clean(self, text: str) -> str:
         with self._lock:
+            for value in self._values - self._spelt:  # values are learnt all the time, and texts are rare
+                self._forms |= _forms(value)
+                self._spelt.add(value)
             forms = sorted(self._forms, key=len, reverse=True)
         for form in forms:
             if form in text:
@@ -59,12 +64,25 @@ def _forms(raw: bytes) -> set[str]:
     text = raw.decode("utf-8", "backslashreplace")
     return {
         text,
-        base64.b64encode(raw).decode(),
-        base64.urlsafe_b64encode(raw).decode(),
         raw.hex(),
         urllib.parse.quote(text, safe=""),
+        urllib.parse.quote_plus(text),
         json.dumps(text)[1:-1],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        repr(text)[1:-1],
+        repr(raw)[2:-1],
+        *_base64_forms(raw),
     }
+
+
+def _base64_forms(raw: bytes) -> Iterator[str]:
+    """Also in the middle of something longer, such as the `user:password` of a Basic header."""
+    yield base64.b64encode(raw).decode()
+    yield base64.urlsafe_b64encode(raw).decode()
+    for before in range(3):
+        whole = (before + len(raw)) * 4 // 3  # characters that no later byte can change
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(before) + raw).decode()[(before * 4 + 2) // 3 : whole]
 
 
 def ask(hook: Callable[[], T], *, what: str, deadline_s: float, redactor: Redactor) -> T | Unknown | Refused:

@@ -61,6 +61,17 @@ def _frames_only(_logger: Any, _name: str, event: Event) -> Event:
     return event
 
 
+def _redacted(_logger: Any, _name: str, event: Event) -> Event:
+    """Before the line is put together: escaping it could hide a value from the redaction of the whole."""
+    for key, value in event.items():
+        if not key.startswith("_") and not isinstance(value, bool | int | float | None):
+            text = value if isinstance(value, str) else repr(value)
+            for redact in _redact:
+                text = redact(text)
+            event[key] = text
+    return event
+
+
 _SHARED: list[Any] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -69,12 +80,13 @@ _SHARED: list[Any] = [
 ]
 _RENDERING: list[Any] = [
     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+    _redacted,
     structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "logger", "event"], bool_as_flag=False),
 ]
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Redacts the finished line: nothing that is formatted later can slip past."""
+    """Redacts the finished line once more: nothing that is formatted later can slip past."""
 
     def format(self, record: logging.LogRecord) -> str:
         try:
