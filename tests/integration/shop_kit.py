@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-
 
 from tests.cli.conftest import Ran, Vk, command, environment
 from tests.servers import TestAccount
@@ -140,9 +140,7 @@ class Shop:
         shutil.copytree(kept, self.state)
 
 
-def shop(
-    folder: Path, server: PostgresServer, account: TestAccount, *, adopted: bool = True, **keys: Any
-) -> Shop:
+def shop(folder: Path, server: PostgresServer, account: TestAccount, *, adopted: bool = True, **keys: Any) -> Shop:
     """A shop below `folder`, its account's password adopted and delivered to nobody yet."""
     home = folder / "home"
     shutil.copytree(_initialised(), home)
@@ -169,15 +167,27 @@ Kind = Callable[[PostgresServer], TestAccount]
 KINDS: dict[str, Kind] = {"single": single, "alternating": taking_turns}
 
 
+_CHANGING = {
+    r" until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC": "",
+    r"127\.0\.0\.1:\d+": "ADDRESS",
+    r"rotation [0-9a-f]{8}\b": "rotation ID",
+    r"/\S*/out/": "OUT/",
+    r"(app|shop)_[0-9a-f]{8}": r"\1",
+}
+
+
 def told(ran: Ran) -> dict[str, str]:
-    """An error as a person reads it: code, what, why, works, next."""
-    (head, *rest) = [line for line in ran.err.splitlines() if line]
-    assert head.startswith("error["), ran.err
-    code, _, what = head.removeprefix("error[").partition("] ")
+    """An error as a person reads it: code, what, why, works, next; moments, ports and names of this run left out."""
+    text = ran.err.partition("error[")[2]
+    for pattern, instead in _CHANGING.items():
+        text = re.sub(pattern, instead, text)
+    head, *rest = text.splitlines()
+    code, _, what = head.partition("] ")
     lines: dict[str, str] = {"code": code, "what": what}
     label = ""
     for line in rest:
+        if not line.startswith("  "):
+            break
         label = line[2:8].strip() or label
         lines[label] = f"{lines.get(label, '')} {line[9:]}".strip()
     return lines
-
