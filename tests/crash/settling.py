@@ -47,7 +47,7 @@ def _excused(run: Run, rotation: Rotation | None) -> bool:
         return True
     if rotation.waiting is Waiting.DEPENDENCY and rotation.phase and rotation.phase.step is Step.OBSERVE:
         return any(run.judge.newest[name].open for name in rotation.policy.depends_on if name in run.judge.newest)
-    return rotation.cause in {Cause.LAGGARDS}
+    return rotation.cause is Cause.LAGGARDS
 
 
 def _at_rest(run: Run, name: str, policy: RotationPolicy, *, after: str) -> None:
@@ -58,7 +58,7 @@ def _at_rest(run: Run, name: str, policy: RotationPolicy, *, after: str) -> None
         return
     if rotation is not None and rotation.open:
         raise Broken(7, f"{name} is {rotation.state.value} ({rotation.cause or rotation.waiting}) after {after}")
-    labels = judge.labels[name]
+    labels = judge.labels.get(name, {})
     if StagingLabel.PENDING in labels:
         raise Broken(7, f"{name}: v{labels[StagingLabel.PENDING]} is still pending after {after}")
     current = judge.record(name, labels.get(StagingLabel.CURRENT))
@@ -74,7 +74,7 @@ def _at_rest(run: Run, name: str, policy: RotationPolicy, *, after: str) -> None
     if judge.pair(current) not in accepted:
         raise Broken(7, f"{name}: v{current.number} is current and refused after {after}")
     others = [number for pair, number in accepted.items() if pair != judge.pair(current)]
-    if others and current.binding.strategy is not Strategy.MANUAL:
+    if others and name not in run.disturbed and current.binding.strategy is not Strategy.MANUAL:
         raise Broken(7, f"{name}: v{others} still accepted beside v{current.number} after {after}")
     _no_litter(run, name, policy, current.id, current.binding.strategy)
 
@@ -114,7 +114,7 @@ def _follow_the_words(run: Run, name: str) -> None:
         elif run.judge.harm[name]:
             if not _reconciled(run, name):
                 given = run.truth(name)
-                if given is not None and StagingLabel.CURRENT not in run.judge.labels[name]:
+                if given is not None and StagingLabel.CURRENT not in run.judge.labels.get(name, {}):
                     run.adopted(name, given)
                 return
         else:
@@ -176,7 +176,8 @@ def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> None:
     run.clock.advance(timedelta(days=4))
     if policy.strategy is Strategy.MANUAL:
         return
-    if run.judge.harm[name]:
+    current = run.judge.record(name, run.judge.labels.get(name, {}).get(StagingLabel.CURRENT))
+    if run.judge.harm[name] or (current is not None and run.judge.expired(current)):
         reports = _replace(run, name)
     else:
         reports = run.command(f"rotate {name}", lambda p: rotate([name], p, by_name=True, wait=LONG))

@@ -55,8 +55,8 @@ class Disk:
 
     store: Store
     envelope: Envelope
-    snapshot: Callable[[], Any]
-    restore: Callable[[Any], None]
+    snapshot: Callable[[], Any] | None = None  #: a backup; None: this run's store is never restored
+    restore: Callable[[Any], None] = lambda _snapshot: None
 
 
 def in_memory() -> Disk:
@@ -90,7 +90,7 @@ class Run:
         self.disk = disk or in_memory()
         self.commands = commands
         self.clock = FakeClock()
-        self.weather = Weather(self.rng, lambda hook: self.judge.look(hook), self.log.append)
+        self.weather = Weather(self.rng, self._look, self.log.append)
         self.world = World(f"run{seed}", self.clock, self.weather)
         self.make = Shapes(self.world.name)
         self.policies: dict[str, RotationPolicy] = {}
@@ -114,8 +114,8 @@ class Run:
         try:
             with patch("secrets.token_hex", lambda size=32: drawn.randbytes(size).hex()):
                 stock(self)
-                self.weather.rate = self.rng.choice(STORM_RATES)
-                if self.weather.rate == 0.0:
+                self.weather.rate = 0.0 if self.weather.calm else self.rng.choice(STORM_RATES)
+                if self.weather.rate == 0.0 and not self.weather.calm:
                     self.weather.forced = {self.rng.randrange(20, 1200): "" for _ in range(4)}
                 for _ in range(self.commands):
                     self.one_command()
@@ -125,7 +125,7 @@ class Run:
                 raise Failure(self.seed, str(restless), self.log) from None
         except Broken as broken:
             raise Failure(self.seed, str(broken), self.log) from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the engine lets through is a finding
             self.log.append(traceback.format_exc())
             raise Failure(self.seed, f"{type(error).__name__}: {error}", self.log) from None
 
@@ -175,8 +175,8 @@ class Run:
     def parts(self) -> Parts:
         self.envelope = ListeningEnvelope(self.disk.envelope)
         return Parts(
-            self.store,  # type: ignore[arg-type]  # delegates what it does not strike
-            self.envelope,  # type: ignore[arg-type]  # as above
+            self.store,
+            self.envelope,
             self.clock,
             NoCredentials(),
             WatchedBackends(self.judge),
@@ -184,6 +184,9 @@ class Run:
             watch=self._watch,
             parallel=1,
         )
+
+    def _look(self, hook: str) -> None:
+        self.judge.look(hook)
 
     def _watch(self, event: Event) -> None:
         self.texts.append(f"{event.secret} {event.step} {event.text}")
@@ -215,6 +218,13 @@ class Run:
     def run_due(self) -> None:
         wait = self.rng.choice(WAITS)
         self.command(f"run_due --wait {wait}", lambda p: run_due(p, wait=wait))
+
+    def run_due_now(self) -> None:
+        self.command("run_due", lambda p: run_due(p, wait=LONG))
+
+    def rotations(self, name: str) -> int:
+        """How many of this secret were ever opened."""
+        return len(self.store.inner.rotations(name))
 
     def pass_time(self) -> None:
         self.clock.advance(self.rng.choice(PAUSES))
@@ -302,7 +312,8 @@ class Run:
     def hurt(self, system: str, how: str = "restored") -> None:
         """Somebody put a system back: whoever has to do with it is excused until the run settles."""
         for name, policy in self.policies.items():
-            if system in _systems(policy):
+            made_for = {str(r.binding.target_settings.get("system")) for r in self.judge.records.get(name, ())}
+            if system in _systems(policy) | made_for:
                 self.judge.harm[name].add(how)
                 self.disturbed.add(name)
 
@@ -368,6 +379,8 @@ class Run:
             self.log.append(f"{name}: grace {grace}")
 
     def stale_store(self) -> None:
+        if self.disk.snapshot is None:
+            return
         if self.backup is None or self.rng.random() < 0.4:
             self.backup = self.disk.snapshot()
             self.log.append("the store is backed up")

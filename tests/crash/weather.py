@@ -38,6 +38,7 @@ class Weather(Faults):
         self.look = look
         self.told = told
         self.rate = 0.0
+        self.calm = False  #: a whole run without a fault
         self.strikes = 0
         self.forced: dict[int, str] = {}  #: the n-th call of the whole run goes wrong, in a way chosen then
         self.number = 0
@@ -52,7 +53,7 @@ class Weather(Faults):
         if self.calls_left < 0:
             raise RestlessRun(f"more than {MOST_CALLS} calls: something is tried for ever, last {hook}")
         self.calls.update((hook, hook.rpartition(".")[2]))
-        if self.number not in self.forced and self.rng.random() >= self.rate:
+        if self.calm or (self.number not in self.forced and self.rng.random() >= self.rate):
             return None
         fault = self._chosen(hook)
         if fault is not None:

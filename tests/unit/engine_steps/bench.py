@@ -69,10 +69,10 @@ class Shapes:
         values = values or {"": "{username}:{password}"}
         return DestinationSpec(kind, values, read, self.place(system, **settings), timeout)
 
-    def file(self, system: str, values: Mapping[str, str] | None = None, **settings: object) -> DestinationSpec:
+    def file(self, system: str, values: Mapping[str, str] | None = None, **settings: Any) -> DestinationSpec:
         return self.to("sim_file", system, values, services=("app",), **settings)
 
-    def service(self, system: str, values: Mapping[str, str] | None = None, **settings: object) -> DestinationSpec:
+    def service(self, system: str, values: Mapping[str, str] | None = None, **settings: Any) -> DestinationSpec:
         settings.setdefault("services", ("app",))
         return self.to("sim_service", system, values, read=Read.AT_START, **settings)
 

@@ -99,7 +99,8 @@ class SimulatedTarget:
     def stale(self, versions: Sequence[SecretVersion], ctx: Context) -> Refused | None:
         """Invariant 12: a newer generation, or the same one written under a newer epoch, wins over us."""
         theirs = self.state.get("tag")
-        ours = (max(version.number for version in versions), ctx.epoch)
+        at_hand = [*versions, *(v for v in (ctx.current, ctx.pending) if v is not None)]
+        ours = (max(version.number for version in at_hand), ctx.epoch)
         if theirs and tuple(theirs[:2]) == (ctx.installation, ctx.secret) and tuple(theirs[2:]) > ours:
             return Refused(No.STALE, f"generation {theirs[2]}, epoch {theirs[3]} was here")
         self.state["tag"] = [ctx.installation, ctx.secret, *ours]
