@@ -19,6 +19,7 @@ RED, GREEN = (
     1,
     0,
 )  # pytest's exit codes: some test failed; all passed. Others (no test, broken collection) prove nothing
+PATIENCE_S = 600  # for one run of tests
 ENGINE, ROWS = "vaultkeeper/engine", "tests/unit/engine"
 SEARCH, JUDGE = f"{ROWS}/test_search.py", f"{ROWS}/test_judge.py"
 PLAN, VERDICT, HOOKS = f"{ROWS}/test_plan.py", f"{ROWS}/test_verdict.py", f"{ROWS}/test_invariants.py"
@@ -354,7 +355,9 @@ def tested(tree: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[st
     path = os.pathsep.join([str(tree), str(tree / "scripts/lib")])
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
 
 
 def together(chosen: list[Mutation]) -> list[tuple[str, str, str]]:
@@ -375,6 +378,8 @@ def tried(mutation: Mutation, tree: Path) -> str:
     file.write_text(true.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         code = tested(tree, mutation.tests).returncode
+    except subprocess.TimeoutExpired:
+        return ""  # it does not even end
     finally:
         file.write_text(true, encoding="utf-8")
     if code == RED:

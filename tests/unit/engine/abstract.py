@@ -130,11 +130,13 @@ class Engine:
     def _opened(self, ledger: Ledger, purpose: Purpose) -> Ledger:
         current, previous = ledger.labels[1], ledger.labels[2]
         policy = self.case.policy
+        lost = self.case.data_loss and purpose is Purpose.EMERGENCY
+        shape = plan.shape_of(policy, first=current is None, purpose=purpose, data_loss=lost)
         rotation = Rotation(
             id="80" * 16,
             secret=policy.name,
             policy=policy,
-            phases=plan.plan(plan.shape_of(policy, first=current is None, purpose=purpose)),
+            phases=plan.plan(shape),
             opened_at=T0,
             entered_at=T0,
             purpose=purpose,

@@ -29,6 +29,7 @@ class Case:
     purpose: Purpose = Purpose.ROTATE
     cut: bool = False
     replace: bool = False
+    data_loss: bool = False
     account_usable: bool = False
     self_service: bool = False
     sees_use: bool = False
@@ -47,7 +48,7 @@ class Case:
 
     @cached_property
     def options(self) -> Options:
-        return Options(cut=self.cut, replace=self.replace)
+        return Options(cut=self.cut, replace=self.replace, data_loss=self.data_loss)
 
     @cached_property
     def policy(self) -> RotationPolicy:
@@ -103,6 +104,7 @@ CASES = [
     Case("previous keys", Strategy.PREVIOUS_KEYS, groups=2),
     Case("previous keys, first", Strategy.PREVIOUS_KEYS, first=True),
     Case("previous keys, emergency", Strategy.PREVIOUS_KEYS, purpose=Purpose.EMERGENCY),
+    Case("previous keys, --data-loss", Strategy.PREVIOUS_KEYS, groups=2, purpose=Purpose.EMERGENCY, data_loss=True),
     Case("manual", Strategy.MANUAL, groups=2),
     Case("manual, first", Strategy.MANUAL, first=True),
     Case("manual, emergency", Strategy.MANUAL, purpose=Purpose.EMERGENCY),

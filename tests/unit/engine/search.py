@@ -258,6 +258,10 @@ def _judge_places(engine: Engine, at: Point, rotation: Rotation, kept: int | Non
     for group in world.groups:
         if group.written[:1] != ((value,) if value is not None else (before or ())[:1]):
             yield f"{rotation.state.value}: a consumer holds {group.written}, not v{kept}"
+        leaked = at.durable.value(rotation.from_version)
+        dropped = rotation.state is State.DONE and rotation.options.data_loss
+        if dropped and rotation.purpose is Purpose.EMERGENCY and leaked in group.written:
+            yield f"done: the leaked key is still in the list {group.written}"
         if group.may_run != {group.written} and not rotation.unverified.startswith("cut "):
             yield f"{rotation.state.value}: a consumer may not run on {group.written}"
 

@@ -48,6 +48,7 @@ def test_invariant_01_every_value_is_durable_before_any_system_sees_it(
 ) -> None:
     bench = made(kind)
     told: list[str] = []
+    wrong: list[str] = []  # noted and not raised: what a hook raises is an answer to the engine
 
     def wrap(hook: Any, name: str) -> Any:
         def asked(self: Any, *args: Any) -> Any:
@@ -55,8 +56,10 @@ def test_invariant_01_every_value_is_durable_before_any_system_sees_it(
             versions = [one for one in given if isinstance(one, SecretVersion)]
             versions += [one.primary for one in given if getattr(one, "primary", None) is not None]
             durable = {record.number for record in bench.store.versions("db") if record.sealed is not None}
-            assert {version.number for version in versions} <= durable, f"{name} got what is nowhere stored"
-            assert bench.newest("db").begun, f"{name} was called before the journal said so"
+            if not {version.number for version in versions} <= durable:
+                wrong.append(f"{name} got what is nowhere stored")
+            if not bench.newest("db").begun:
+                wrong.append(f"{name} was called before the journal said so")
             told.append(name)
             return hook(self, *args)
 
@@ -64,6 +67,7 @@ def test_invariant_01_every_value_is_durable_before_any_system_sees_it(
 
     around_writing_hooks(monkeypatch, wrap)
     bench.done("db")
+    assert wrong == []
     assert "deliver" in told
 
 
