@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.model.policy import KeepVersions
 from vaultkeeper.model.secret import Acceptance, VersionRecord
@@ -26,10 +27,11 @@ def expired(records: Sequence[VersionRecord], labelled: Iterable[int], keep: Kee
     ]
 
 
-def discard_expired(secret: str, keep: KeepVersions, parts: Parts) -> None:
+def discard_expired(book: Book, keep: KeepVersions, parts: Parts) -> None:
     """After a rotation that ended. Costs no write where nothing has expired."""
-    store = parts.store
-    gone = expired(store.versions(secret), store.labels(secret).values(), keep, parts.clock.now())
+    store, secret = parts.store, book.secret
+    gone = expired(list(book.records().values()), store.labels(secret).values(), keep, parts.clock.now())
     if gone:
         store.audit({"event": "discard", "secret": secret, "versions": gone})
         store.discard_sealed(secret, gone)
+        book.forget()

@@ -162,16 +162,19 @@ def drift(work: Work, holder: Holder) -> list[str]:
     if current is None:
         return []
     found = []
+    stored = sorted((n for n, r in work.book.records().items() if r.sealed is not None), reverse=True)
     for group in sorted({place.group for place in holder.places}):
-        for place, held in _held(work, holder, str(group)):
-            if held.version is not None and held.version != current:
-                found.append(f"{place}: holds v{held.version}, not v{current}")
+        held = _held(work, holder, str(group), [number for number in stored if number == current])
+        if any(one.version != current for _, one in held):  # only now is it worth to unseal the older ones
+            held = _held(work, holder, str(group), stored[:5])
+        for place, one in held:
+            if one.version is not None and one.version != current:
+                found.append(f"{place}: holds v{one.version}, not v{current}")
     return found
 
 
-def _held(work: Work, holder: Holder, group: str) -> list[tuple[str, Held]]:
+def _held(work: Work, holder: Holder, group: str, numbers: Sequence[int]) -> list[tuple[str, Held]]:
     parts = work.parts
-    numbers = sorted((n for n, r in work.book.records().items() if r.sealed is not None), reverse=True)[:5]
     versions = [work.book.version(number) for number in numbers]
     places = [place for place in holder.places if place.group == group]
     items = [holder.item(place, versions, parts) for place in places]

@@ -144,7 +144,7 @@ class Cluster:
     def _report(self, work: Work, stopped: VaultkeeperError | None) -> None:
         parts, rotation = self.layout.parts, work.journalled
         if rotation.state is State.DONE and stopped is None:
-            discard_expired(rotation.secret, rotation.policy.keep_versions, parts)
+            discard_expired(work.book, rotation.policy.keep_versions, parts)
         seconds = parts.clock.monotonic_s() - self._started_s
         error = stopped if stopped is not None and rotation.open else told(rotation)
         self.reports.append(Report(rotation.secret, rotation, seconds=seconds, error=error))

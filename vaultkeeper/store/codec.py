@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import ClassVar, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -58,6 +58,7 @@ def encode_binding(binding: Binding) -> str:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
 
+@lru_cache(maxsize=256)  # all versions of a secret have the same, but for a few
 def decode_binding(text: str) -> Binding:
     """Raises as `decode_rotation` does."""
     return _decode(_bindings(), text, "binding").binding
