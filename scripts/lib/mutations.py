@@ -74,9 +74,9 @@ MUTATIONS = [
     ),
     Mutation(
         "04 one open rotation: the index is not unique",
-        "vaultkeeper/store/tables.py",
-        "rotations.c.secret, unique=True, sqlite_where",
-        "rotations.c.secret, unique=False, sqlite_where",
+        "vaultkeeper/store/migrations/versions/0001_first_schema.py",
+        '        unique=True,\n        sqlite_where=sa.text("open"),\n',
+        '        unique=False,\n        sqlite_where=sa.text("open"),\n',
         named("tests/unit/store/test_store.py", "invariant_04"),
     ),
     Mutation(
@@ -115,6 +115,13 @@ MUTATIONS = [
         named("tests/integration/test_token_list.py", "right_already"),
     ),
     Mutation(
+        "09 no plaintext: texts are not cleaned of live values",
+        f"{ENGINE}/guard.py",
+        "            if form in text:\n",
+        "            if not form:\n",
+        named("tests/unit/test_logs.py", "live_value"),
+    ),
+    Mutation(
         "10 bound: a version opens as another one",
         "vaultkeeper/encryption/envelope.py",
         '"secret": secret, "bound_to": bound_to}\n        for',
@@ -126,7 +133,7 @@ MUTATIONS = [
         "vaultkeeper/encryption/envelope.py",
         "        if not hmac.compare_digest(tag, self._tag(document)):\n",
         "        if not tag:\n",
-        named(ENVELOPE, "invariant_10"),
+        named(ENVELOPE, "edited_by_a_holder_of_the_identity"),
     ),
     Mutation(
         "11 recoverable: the recovery recipient is left out",

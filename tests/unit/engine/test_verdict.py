@@ -78,7 +78,7 @@ def test_parked_exits_6_where_the_target_accepts_something_else(cause: Cause) ->
 
 
 def test_parked_exits_6_in_the_gap_of_single() -> None:
-    assert verdict.exit_code(parked(Step.SET, Cause.STALE, Strategy.SINGLE)) == 6
+    assert verdict.exit_code(parked(Step.SET, Cause.CONFLICT, Strategy.SINGLE)) == 6
 
 
 def test_parked_on_the_way_back_exits_6_until_consumers_are_back() -> None:
