@@ -1,0 +1,388 @@
+"""What a person may say in the middle of it: rollback, adopt, reconcile, emergency, another policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.unit.engine_steps.bench import GRACE, HOUR, Bench
+from vaultkeeper.engine.reconcile import apply, reconcile
+from vaultkeeper.errors import AlreadyOpen, NotFound, RotationFailed, UsageError
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.rotation import Cause, Purpose, State, Waiting
+from vaultkeeper.model.secret import Acceptance, StagingLabel
+from vaultkeeper.testing.faults import Fault, Goes, SimulatedKill
+
+NOW = timedelta(0)
+Maker = Callable[[Bench], RotationPolicy]
+
+CHECKED: dict[str, Maker] = {
+    "overlap": lambda b: b.make.overlap("s", b.make.file("f")),
+    "alternating": lambda b: b.make.alternating("s", b.make.file("f")),
+    "minted": lambda b: b.make.minted("s", b.make.file("f", {"": "{token}"})),
+    "single": lambda b: b.make.single("s", b.make.file("f")),
+}
+WITH_GRACE = ("overlap", "alternating", "minted")
+
+
+def bench_of(kind: str, name: str) -> Bench:
+    bench = Bench(f"{name}-{kind}")
+    bench.use(CHECKED[kind](bench))
+    bench.done("s")
+    return bench
+
+
+def spelled(bench: Bench, number: int) -> bytes:
+    """What a file carries of a version."""
+    fields = bench.version("s", number).fields
+    if "token" in fields:
+        return fields["token"].reveal()
+    return fields["username"].reveal() + b":" + fields["password"].reveal()
+
+
+# ------------------------------------------------------------------------------------------------------------ rollback
+
+
+@pytest.mark.parametrize("kind", CHECKED)
+def test_before_finish_target_and_consumers_go_back_together(kind: str) -> None:
+    bench = bench_of(kind, "before")
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, call=2)]
+    bench.rotate("s", wait=NOW)
+    assert bench.running("f")[""] == spelled(bench, 2)
+    report = bench.rollback("s")
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause) == ("rolled_back", Cause.ASKED)
+    assert bench.running("f")[""] == spelled(bench, 1)
+    assert bench.accepted("s") == {1}
+    assert bench.current("s") == 1
+    assert bench.record("s", 2).acceptance is Acceptance.REFUSED
+
+
+@pytest.mark.parametrize("kind", WITH_GRACE)
+def test_in_grace_the_retirement_is_cancelled_and_a_new_version_carries_the_old_fields(kind: str) -> None:
+    bench = bench_of(kind, "grace")
+    bench.rotate("s", wait=NOW)
+    superseded = bench.newest("s").id
+    report = bench.rollback("s")
+    assert report.state == "done"
+    assert bench.store.rotation(superseded).superseded
+    assert bench.store.rotation(superseded).state is State.DONE
+    assert bench.current("s") == 3
+    assert bench.version("s", 3).fields == bench.version("s", 1).fields
+    assert bench.running("f")[""] == spelled(bench, 1)
+    assert bench.accepted("s") == {1, 3}  # one value
+    assert {key.rpartition("|")[2] for key in bench.world.state["f"]["objects"]} == {bench.record("s", 3).id}
+
+
+@pytest.mark.parametrize("kind", ["overlap", "alternating", "single"])
+def test_after_retire_the_old_value_is_set_again(kind: str) -> None:
+    bench = bench_of(kind, "after")
+    bench.done("s")
+    assert bench.accepted("s") == {2}
+    assert bench.rollback("s").state == "done"
+    assert bench.running("f")[""] == spelled(bench, 1)
+    assert bench.accepted("s") == {1, 3}
+
+
+def test_after_retire_a_minted_value_cannot_come_back() -> None:
+    bench = bench_of("minted", "gone")
+    bench.done("s")
+    with pytest.raises(UsageError, match="deleted at its system"):
+        bench.rollback("s")
+
+
+def test_never_back_to_a_compromised_version() -> None:
+    bench = bench_of("overlap", "leaked")
+    bench.emergency("s")
+    with pytest.raises(UsageError, match="compromised"):
+        bench.rollback("s")
+
+
+def test_a_value_whose_retirement_was_cancelled_is_retired_with_the_next() -> None:
+    """Rolled back in grace, and that rollback rolled back too: nobody had v1 on a list any more."""
+    bench = bench_of("overlap", "leftover")
+    bench.rotate("s", wait=NOW)
+    bench.faults.script = [Fault("db_s.observe", Goes.KILLED_BEFORE, call=bench.calls("db_s.observe") + 1)]
+    with pytest.raises(SimulatedKill):
+        bench.rollback("s")
+    assert bench.rollback("s").state == "rolled_back"
+    assert bench.accepted("s") == {1, 2}
+    bench.done("s")
+    assert bench.accepted("s") == {bench.current("s")}
+    assert len(bench.world.state["f"]["objects"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["overlap", "single"])
+def test_an_equal_value_is_neither_a_retirement_that_failed_nor_a_target_that_checks_nothing(kind: str) -> None:
+    """A person imports what was there already, or rolls back to it: the old value must work, as the new one does."""
+    bench = bench_of(kind, "equal")
+    bench.world.state["gen_s"]["generated"] = 0  # the generator starts over
+    bench.done("s")
+    assert bench.version("s", 2).fields == bench.version("s", 1).fields
+    assert bench.accepted("s") == {1, 2}
+    bench.done("s")
+    assert bench.accepted("s") == {3}
+
+
+# --------------------------------------------------------------------------------------------------------------- adopt
+
+
+def test_adopting_proves_stores_and_changes_nothing() -> None:
+    bench = Bench("adopts")
+    bench.use(bench.make.overlap("s", bench.make.file("f")))
+    bench.world.system("db_s")["accounts"] = {"app": [b"what works today"]}
+    before = bench.world.snapshot()
+    version = bench.adopt("s", "what works today", username="app")
+    assert bench.world.snapshot() == before
+    assert bench.current("s") == version.number
+    assert bench.record("s", version.number).verified
+
+
+def test_a_value_that_does_not_work_is_not_adopted() -> None:
+    bench = Bench("adopts-not")
+    bench.use(bench.make.overlap("s"))
+    bench.world.system("db_s")["accounts"] = {"app": [b"another"]}
+    with pytest.raises(RotationFailed, match="not accepted"):
+        bench.adopt("s", "what works today", username="app")
+    assert bench.store.versions("s") == ()
+
+
+def test_adopting_twice_is_adopting_once() -> None:
+    bench = Bench("adopts-twice")
+    bench.use(bench.make.overlap("s", bench.make.file("f")))
+    bench.world.system("db_s")["accounts"] = {"app": [b"what works today"]}
+    one = bench.adopt("s", "what works today", username="app")
+    other = bench.adopt("s", "what works today", username="app")
+    assert (one.number, one.id) == (other.number, other.id)
+    assert bench.previous("s") is None
+
+
+def test_adopting_ends_an_ambiguous_rotation() -> None:
+    bench = bench_of("overlap", "ambiguous")
+    bench.world.state["db_s"]["accounts"] = {"app": [b"set by hand"]}
+    rotation = bench.one("s")
+    assert (rotation.state, rotation.cause) == (State.AMBIGUOUS, Cause.NONE_ACCEPTED)
+    bench.adopt("s", "set by hand", username="app")
+    assert not bench.newest("s").open
+    bench.done("s")
+    assert bench.accepted("s") == {bench.current("s")}
+
+
+def test_an_open_rotation_that_goes_on_by_itself_forbids_adopting() -> None:
+    bench = bench_of("overlap", "open")
+    bench.rotate("s", wait=NOW)
+    with pytest.raises(AlreadyOpen):
+        bench.adopt("s", "x", username="app")
+
+
+def test_a_store_that_lost_every_version_adopts_above_the_tag_at_the_target() -> None:
+    bench = Bench("lost")
+    bench.use(bench.make.overlap("s", bench.make.file("f")))
+    empty = bench.memory.snapshot()
+    for _ in range(3):
+        bench.done("s")
+    works = bench.version("s", 3).fields["password"].text()
+    bench.memory.restore(empty)
+    rotation = bench.one("s")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.STALE)
+    with pytest.raises(RotationFailed, match="no version") as told:
+        reconcile("s", bench.parts())
+    assert "vaultkeeper adopt s" in told.value.next
+    assert bench.adopt("s", works, username="app").number == 4
+    bench.done("s")
+
+
+# ----------------------------------------------------------------------------------------------------------- reconcile
+
+
+def proposed(bench: Bench) -> list[str]:
+    return [proposal.key for proposal in reconcile("s", bench.parts())]
+
+
+def test_where_all_agree_nothing_is_proposed() -> None:
+    assert proposed(bench_of("overlap", "agree")) == []
+
+
+def test_invariant_12_a_restored_store_writes_nothing_and_may_be_trusted_by_a_person() -> None:
+    bench = bench_of("overlap", "stale")
+    backup = bench.memory.snapshot()
+    bench.done("s")
+    bench.memory.restore(backup)
+    before = bench.world.snapshot()
+    rotation = bench.one("s")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.STALE)
+    assert bench.world.snapshot() == before
+    assert proposed(bench) == ["trust-store"]
+    apply("s", "trust-store", bench.parts())
+    assert bench.current("s") in bench.accepted("s")
+    bench.done("s")
+    assert bench.running("f")[""] == spelled(bench, bench.current("s") or 0)
+
+
+def test_a_restored_target_is_set_again_or_followed() -> None:
+    for key in ("set-current", "take-previous"):
+        bench = Bench(f"restored-{key}")
+        bench.use(bench.make.single("s", bench.make.file("f")))
+        bench.done("s")
+        bench.world.backup("db_s")
+        bench.done("s")
+        bench.world.restore_backup("db_s")
+        rotation = bench.one("s")
+        assert (rotation.state, rotation.cause) == (State.PARKED, Cause.TARGET_WENT_BACK)
+        assert proposed(bench) == ["set-current", "take-previous"]
+        apply("s", key, bench.parts())
+        assert bench.current("s") == (2 if key == "set-current" else 1)
+        assert bench.accepted("s") == {bench.current("s")}
+        assert bench.running("f")[""] == spelled(bench, bench.current("s") or 0)
+        bench.done("s")
+
+
+def test_a_reverted_destination_is_delivered_again() -> None:
+    bench = bench_of("overlap", "reverted")
+    bench.world.backup("f")
+    bench.done("s")
+    bench.world.restore_backup("f")
+    assert proposed(bench) == ["deliver"]
+    apply("s", "deliver", bench.parts())
+    assert bench.running("f")[""] == spelled(bench, 2)
+    with pytest.raises(NotFound):
+        apply("s", "deliver", bench.parts())
+
+
+def test_a_minted_value_that_its_system_lost_can_only_be_replaced() -> None:
+    bench = bench_of("minted", "lost-token")
+    bench.world.state["db_s"]["tokens"] = {}
+    assert bench.one("s").state is State.AMBIGUOUS
+    with pytest.raises(RotationFailed, match="refuses v1") as told:
+        reconcile("s", bench.parts())
+    assert "--replace" in told.value.next
+    assert bench.one("s", replace=True).state is State.DONE
+
+
+# ----------------------------------------------------------------------------------------------------------- emergency
+
+
+def test_an_emergency_waits_for_neither_grace_nor_evidence() -> None:
+    bench = bench_of("alternating", "emergency")
+    bench.world.state["db_s"]["sessions"] = {"app_a": ["10.0.0.9"]}
+    (report,) = bench.emergency("s", wait=NOW)
+    assert report.state == "done"
+    assert bench.accepted("s") == {2}
+    assert bench.record("s", 1).compromised
+    assert bench.world.state["db_s"]["sessions"]["app_a"] == []
+
+
+def test_an_emergency_ends_an_open_grace_at_once() -> None:
+    bench = bench_of("overlap", "hasten")
+    bench.rotate("s", wait=NOW)
+    assert bench.newest("s").waiting is Waiting.GRACE
+    (report,) = bench.emergency("s", wait=NOW)
+    assert report.state == "done"
+    assert bench.accepted("s") == {3}
+
+
+def test_an_emergency_overrides_min_interval_and_pause() -> None:
+    bench = bench_of("overlap", "override")
+    bench.edit("s", min_interval=HOUR)
+    assert [report.exit_code for report in bench.rotate("s")] == [7]
+    assert [report.state for report in bench.emergency("s")] == ["done"]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_laggards_stop_an_emergency_unless_they_are_cut(cut: bool) -> None:
+    bench = Bench(f"laggards-{cut}")
+    bench.use(bench.make.overlap("s", bench.make.to("sim_clients", "c", timeout=timedelta(days=10))))
+    bench.done("s")
+    (report,) = bench.emergency("s", cut=cut, wait=timedelta(days=1))
+    assert report.rotation is not None
+    if cut:
+        assert report.state == "done"
+        assert bench.accepted("s") == {2}
+        assert "laptop" in report.rotation.unverified
+    else:
+        assert (report.state, report.rotation.cause) == ("parked", Cause.LAGGARDS)
+        assert "laptop" in report.rotation.detail
+        assert bench.accepted("s") == {1, 2}
+
+
+# ------------------------------------------------------------------------------------------------------------ evidence
+
+
+def test_an_old_account_in_use_is_not_retired_and_its_holders_are_named() -> None:
+    bench = bench_of("alternating", "in-use")
+    bench.world.state["db_s"]["sessions"] = {"app_a": ["10.0.0.9"]}
+    rotation = bench.one("s", wait=timedelta(days=2))
+    assert (rotation.waiting, rotation.waiting_for) == (Waiting.EVIDENCE, ("10.0.0.9",))
+    assert bench.accepted("s") == {1, 2}
+    bench.resume(wait=timedelta(days=8))
+    rotation = bench.newest("s")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.IN_USE)
+    bench.world.state["db_s"]["sessions"] = {}
+    bench.resume()
+    assert bench.newest("s").state is State.DONE
+    assert bench.accepted("s") == {2}
+
+
+# --------------------------------------------------------------------------------------------------- another policy
+
+
+def test_an_open_rotation_keeps_the_policy_that_it_was_opened_under() -> None:
+    bench = bench_of("overlap", "snapshot")
+    bench.rotate("s", wait=NOW)
+    bench.edit("s", grace_period=10 * GRACE, destinations=())
+    bench.resume(wait=2 * GRACE)
+    assert bench.newest("s").state is State.DONE
+
+
+def test_a_moved_target_is_set_at_its_new_place_and_retired_at_the_old_one() -> None:
+    bench = bench_of("overlap", "moved")
+    policy = bench.policies["s"]
+    assert policy.target is not None
+    bench.use(replace(policy, target=replace(policy.target, settings=bench.make.place("db_new"))))
+    bench.done("s")
+    assert bench.world.accepts("db_new", bench.version("s", 2))
+    assert not bench.world.accepts("db_s", bench.version("s", 1))
+
+
+def test_an_old_place_out_of_reach_parks_until_it_is_given_up() -> None:
+    bench = bench_of("overlap", "unreachable")
+    policy = bench.policies["s"]
+    assert policy.target is not None
+    bench.use(replace(policy, target=replace(policy.target, settings=bench.make.place("db_new"))))
+    bench.rotate("s", wait=NOW)
+    bench.faults.script = [Fault("db_s.set", Goes.UNREACHABLE, call=0)]
+    bench.resume()
+    assert (bench.newest("s").state, bench.newest("s").cause) == (State.PARKED, Cause.BINDING)
+
+
+def test_a_strategy_may_change_between_two_rotations() -> None:
+    bench = bench_of("overlap", "strategies")
+    pair = bench.make.alternating("s", bench.make.file("f"))
+    assert pair.target is not None
+    bench.use(replace(pair, target=replace(pair.target, settings=bench.make.place("db_pair"))))
+    bench.done("s")
+    assert bench.running("f")[""] == spelled(bench, 2)
+    assert bench.world.accepts("db_pair", bench.version("s", 2))
+    assert not bench.world.accepts("db_s", bench.version("s", 1))
+
+
+def test_a_policy_that_is_gone_does_not_strand_its_open_rotation() -> None:
+    bench = bench_of("overlap", "deleted")
+    bench.rotate("s", wait=NOW)
+    del bench.policies["s"]
+    bench.resume()
+    assert bench.newest("s").state is State.DONE
+    assert bench.store.labels("s")[StagingLabel.CURRENT] == 2
+
+
+def test_a_rehearsal_touches_no_consumer_and_leaves_no_trace_at_the_target() -> None:
+    bench = bench_of("overlap", "rehearsal")
+    before = dict(bench.running("f"))
+    (report,) = bench.rotate("s", purpose=Purpose.REHEARSE)
+    assert report.state == "done"
+    assert bench.running("f") == before
+    assert bench.accepted("s") == {1}
+    assert bench.current("s") == 1
