@@ -105,9 +105,10 @@ def test_one_asleep_goes_back_with_its_group_too() -> None:
     )
     bench.done()
     before = dict(bench.running("stack"))
-    # A confirm asks the groups in their written order: `sleeper` waits for its laptops when `other` fails.
+    # `sleeper` waits six hours for its laptops; `other` is asked again after seconds, and fails then.
     bench.world.state["stack"]["broken"] = {"app": before}
-    bench.rotate(wait=timedelta(0))
+    bench.faults.script = [Fault("stack.confirm", Goes.UNREACHABLE, call=bench.calls("stack.confirm") + 1)]
+    bench.rotate(wait=timedelta(seconds=10))
     assert bench.newest("other").state is State.ROLLED_BACK
     assert bench.newest("sleeper").cause is Cause.DELIVERY
     assert bench.running("stack") == before
