@@ -49,11 +49,11 @@ def set_(work: Work) -> Change:
         target = work.target(binding)
         if target is None:
             continue
-        result = _set_at(work, target, [v for v in accept if v in versions], [v for v in refuse if v in versions])
-        elsewhere = not same_target(binding, here)
+        elsewhere, dying = not same_target(binding, here), [v for v in refuse if v in versions]
+        if elsewhere and (work.rotation.options.forget_old or not dying):
+            continue  # an earlier place is left as it is until something must be refused there
+        result = _set_at(work, target, [v for v in accept if v in versions], dying)
         if isinstance(result, Unknown) and elsewhere and phase.step is Step.RETIRE:
-            if work.rotation.options.forget_old:
-                continue
             return park(work.rotation, Cause.BINDING, result.detail)
         if not isinstance(result, Done):
             changed = binding is not bindings[0][0]

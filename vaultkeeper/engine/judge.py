@@ -112,7 +112,7 @@ def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Chang
         return advance(rotation, now, version_fact(rotation, End.FROM, VersionChange(acceptance=Acceptance.ACCEPTED)))
     if seen.from_ in NO_ANSWER:
         return _nothing_concluded(rotation, seen, seen.from_, now)
-    if rotation.options.replace:
+    if rotation.options.replace or (rotation.options.forget_old and seen.from_ is None):
         return advance(rotation, now)
     if seen.previous is Login.ACCEPTED:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
@@ -259,7 +259,8 @@ def judge_tested(rotation: Rotation, tested: Tested, now: datetime) -> Change:
         return turn_back(rotation, Cause.REJECTED, now, tested.detail)
     if tested.wrong is Login.ACCEPTED:
         return turn_back(rotation, Cause.CHECKS_NOTHING, now, tested.detail)
-    proven = VersionChange(acceptance=Acceptance.ACCEPTED, verified=True)
+    tried_out = rotation.purpose is Purpose.REHEARSE  # it is taken away again, so nobody is given it
+    proven = VersionChange(acceptance=Acceptance.ACCEPTED, verified=not tried_out)
     return advance(rotation, now, version_fact(rotation, End.TO, proven))
 
 

@@ -31,6 +31,8 @@ def look(work: Work) -> Seen | Refused:
     answers: dict[int, Login] = {}
     usable, delay, detail, unanswered = None, None, "", None
     for binding, versions in by_binding([*candidates.values()], work.binding()):
+        if work.rotation.options.forget_old and not same_target(binding, work.binding()):
+            continue
         at = work.target(binding) or target
         seen = asked(work.parts, f"{at.kind}.observe", partial(at.observe, versions, work.context()))
         if isinstance(seen, Refused):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
@@ -75,7 +76,9 @@ def _ask_about_old_data(name: str, options: Options) -> None:
         )
 
 
-def take_up(rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True) -> Work:
+def take_up(
+    rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True, forget_old: bool = False
+) -> Work:
     """Take an open rotation over with the next epoch; what was begun has an unknown outcome."""
     now = parts.clock.now()
     taken = moves.taken_up(parts.store.take(rotation.id))
@@ -83,6 +86,8 @@ def take_up(rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: 
         taken = moves.resumed(taken, now)
     if hasten and taken.finished:
         taken = moves.hastened(taken, now)
+    if forget_old:
+        taken = replace(taken, options=replace(taken.options, forget_old=True))
     return Work(taken, parts, Book(taken.secret, parts.store, parts.envelope, parts.redactor))
 
 

@@ -166,7 +166,10 @@ def rotate(
     options = options or Options()
     reports: list[Report] = []
     wanted: list[str] = []
-    for name in names:
+    given_up = [name for name in names if options.forget_old and newest_open(name, parts)]
+    if given_up:  # the option is meant for the rotation that stands there
+        reports += resume(given_up, parts, wait=wait, forget_old=True)
+    for name in [name for name in names if name not in given_up]:
         skipped = reason_to_skip(name, parts, purpose, by_name=by_name, replace=options.replace)
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
@@ -185,6 +188,7 @@ def resume(
     wait: timedelta | None = None,
     hasten: bool = False,
     forward: bool = True,
+    forget_old: bool = False,
 ) -> list[Report]:
     """Take open rotations over and drive them on. `forward`: parked ones too, as a person's word."""
     open_now = {rotation.secret: rotation for rotation in parts.store.open_rotations()}
@@ -193,7 +197,8 @@ def resume(
             raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
     chosen = [open_now[name] for name in (names if names is not None else open_now) if name in open_now]
     openers: dict[str, Callable[[], Work]] = {
-        rotation.secret: partial(take_up, rotation, parts, hasten=hasten, forward=forward) for rotation in chosen
+        rotation.secret: partial(take_up, rotation, parts, hasten=hasten, forward=forward, forget_old=forget_old)
+        for rotation in chosen
     }
     return run(openers, parts, by_name=names is not None, wait=wait)
 

@@ -356,6 +356,22 @@ def test_an_old_place_out_of_reach_parks_until_it_is_given_up() -> None:
     bench.faults.script = [Fault("db_s.set", Goes.UNREACHABLE, call=0)]
     bench.resume()
     assert (bench.newest("s").state, bench.newest("s").cause) == (State.PARKED, Cause.BINDING)
+    (report,) = bench.rotate("s", forget_old=True)
+    assert report.state == "done"
+    assert bench.world.accepts("db_new", bench.version("s", 2))
+
+
+def test_an_old_place_that_is_gone_does_not_stop_the_next_rotation_once_it_is_given_up() -> None:
+    bench = bench_of("overlap", "gone-for-good")
+    policy = bench.policies["s"]
+    assert policy.target is not None
+    bench.use(replace(policy, target=replace(policy.target, settings=bench.make.place("db_new"))))
+    bench.faults.script = [Fault(f"db_s.{hook}", Goes.UNREACHABLE, call=0) for hook in ("set", "observe", "test")]
+    rotation = bench.one("s", wait=NOW)
+    assert rotation.waiting is Waiting.UNREACHABLE
+    (report,) = bench.rotate("s", forget_old=True)
+    assert report.state == "done"
+    assert bench.running("f")[""] == spelled(bench, 2)
 
 
 def test_a_strategy_may_change_between_two_rotations() -> None:
