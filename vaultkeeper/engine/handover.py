@@ -19,7 +19,7 @@ from vaultkeeper.engine.moves import advance
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.plan import carried
 from vaultkeeper.engine.work import Work
-from vaultkeeper.errors import Locked
+from vaultkeeper.errors import EpochLost, Locked
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -35,7 +35,7 @@ from vaultkeeper.model.outcome import (
 from vaultkeeper.model.policy import Read
 from vaultkeeper.model.rotation import Audience, Direction, End, Step
 from vaultkeeper.model.secret import GroupKey
-from vaultkeeper.ports import Item
+from vaultkeeper.ports import Change, Item
 
 NEIGHBOUR_BUSY = timedelta(milliseconds=200)  # until a group that another process is delivering is tried again
 
@@ -99,9 +99,9 @@ def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layo
             destination = group_destination(holders, group, parts)
             ctx = delivery_context(parts, {w.rotation.secret: w.rotation.epoch for w in works})
             result: Result = asked(parts, f"{destination.kind}.deliver", lambda: destination.deliver(group, items, ctx))
+    except EpochLost:
+        raise
     except Locked as busy:
-        if works[0].rotation.begun:
-            raise  # not the group: this rotation's own epoch was lost
         result = NotYet(str(busy), NEIGHBOUR_BUSY)
     now = parts.clock.now()
     for work in works:
@@ -150,7 +150,7 @@ def _confirm_again(gone_back: Sequence[Work], batch: Sequence[Work]) -> None:
     groups = frozenset(place.group for work in gone_back for place in work.rotation.places)
     for work in batch:
         if work not in gone_back:
-            work.rotation = judge.confirm_again(work.rotation, groups)
+            work.apply(Change(judge.confirm_again(work.rotation, groups)))
 
 
 def _desired(group: GroupKey, batch: Sequence[Work], layout: Layout, parts: Parts) -> tuple[list[Item], list[Holder]]:

@@ -21,6 +21,9 @@ MAX_VALUE_REFUSALS = 3  # the third rotation in a row that the target's own rule
 ASKED_AT_ONCE = frozenset(  # when a person says so: asking again is harmless, and they know that the cause is gone
     {Waiting.UNREACHABLE, Waiting.CONFIRM, Waiting.EVIDENCE, Waiting.INPUT, Waiting.DEPENDENCY}
 )
+NOTHING_IS_BACK = frozenset({Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.STALE})
+"""The target holds something else than this store knows: going back does not change that, so the cause stays told."""
+
 Facts = Mapping[int, VersionChange]
 
 
@@ -184,7 +187,8 @@ def sent_back(rotation: Rotation, now: datetime) -> Change:
         )
         return Change(running) if rotation.phase is not None else _closed(rotation, now)
     doubted = replace(rotation, begun=rotation.begun or rotation.outcome_unknown)
-    return turn_back(doubted, Cause.ASKED, now)
+    kept = rotation.cause if rotation.cause in NOTHING_IS_BACK else None
+    return turn_back(doubted, kept or Cause.ASKED, now, rotation.detail if kept else "")
 
 
 def _closed(rotation: Rotation, now: datetime) -> Change:

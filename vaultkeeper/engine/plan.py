@@ -234,8 +234,11 @@ def _carry_back(shape: Shape, handed_over: Sequence[Phase]) -> tuple[End, ...]:
 
 
 def carried(rotation: Rotation, audience: Audience) -> tuple[End, ...] | None:
-    """What the slots of one audience shall carry at this point of the rotation. None: what they carried before it."""
-    forward_limit = rotation.at if rotation.direction is Direction.FORWARD else rotation.reached
+    """What the slots of one audience shall carry at this point of the rotation. None: what they carried before it.
+
+    A delivery counts once it was begun: what a neighbour handed over before that, no way back would take back again.
+    """
+    forward_limit = min(rotation.at, rotation.reached) if rotation.direction is Direction.FORWARD else rotation.reached
     tracks = [(rotation.phases, forward_limit)]
     if rotation.direction is Direction.BACK:
         tracks.insert(0, (rotation.back, rotation.at))

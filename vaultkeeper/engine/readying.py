@@ -67,7 +67,9 @@ def release(work: Work) -> Change:
     for place in work.rotation.places:
         versions = holder.versions(place.audience) or []
         item = holder.item(place, versions, parts)
-        result = _release_one(work, place.group, version, item)
+        same = holder.item(place, [version], parts).content == item.content  # a user name that both versions have
+        release_it = _released if same else _release_one
+        result = release_it(work, place.group, version, item)
         for other in left:  # not asked whether it is still held: after a rollback its content may be the new one's
             if isinstance(result, Done):
                 result = _released(work, place.group, other, item)

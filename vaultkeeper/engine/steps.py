@@ -47,9 +47,11 @@ def observe(work: Work) -> Change:
     if isinstance(seen, Refused):
         return judge.judge_result(rotation, seen, now)
     holder = Holder(rotation.secret, rotation.policy, places, None, work.book)
-    reverted = drift(work, holder)
+    reverted = asked(parts, "drift", partial(drift, work, holder))
+    if isinstance(reverted, Unknown | Refused):
+        return judge.judge_result(rotation, reverted, now)
     placed = replace(rotation, places=places, detail="; ".join(reverted))
-    if reverted and _would_reset_an_account_in_use(work):
+    if reverted and not seen.newer_tag and _would_reset_an_account_in_use(work):
         return park(placed, Cause.DRIFT)
     return _remembering(seen, judge.judge_seen(placed, seen, now))
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from vaultkeeper.engine.judge import needs_observation
+from vaultkeeper.engine.moves import NOTHING_IS_BACK
 from vaultkeeper.engine.plan import one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
-from vaultkeeper.model.rotation import Cause, Direction, End, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
 
 CHANGES_WHAT_WORKS = frozenset({Step.MINT, Step.SET, Step.DELIVER})
 
 
 def consumers_served(rotation: Rotation) -> bool:
     """Is every consumer proven to hold an accepted value, judging by the journal alone?"""
-    if rotation.cause in {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.STALE}:
+    if rotation.cause in NOTHING_IS_BACK or rotation.cause is Cause.DRIFT:
         return False
     if rotation.finished:
         return not rotation.unverified.startswith("cut ")
@@ -30,10 +31,12 @@ def exit_code(rotation: Rotation) -> int:
     match rotation.state:
         case State.DONE:
             return 0
-        case State.WAITING if rotation.waiting in patient:
+        case State.WAITING if rotation.waiting in patient and consumers_served(rotation):
+            return 0
+        case State.ROLLED_BACK if rotation.superseded:
             return 0
         case State.ROLLED_BACK:
-            return 0 if rotation.superseded else 5
+            return 6 if rotation.cause in NOTHING_IS_BACK else 5
         case State.AMBIGUOUS:
             return 6
         case _:
@@ -61,8 +64,14 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
             f"vaultkeeper adopt {name}   with the value that works, or   vaultkeeper rotate {name} --replace"
         ),
     }
-    if rotation.cause is Cause.STALE or rotation.cause is Cause.TARGET_WENT_BACK:
-        nexts[State.PARKED] = f"vaultkeeper reconcile {name}"
+    if rotation.cause in NOTHING_IS_BACK - {Cause.NONE_ACCEPTED} or rotation.cause is Cause.DRIFT:
+        nexts[State.PARKED] = nexts[State.ROLLED_BACK] = f"vaultkeeper reconcile {name}"
+    if rotation.cause is Cause.BINDING:
+        nexts[State.PARKED] = f"{forward}   when it is back, or   vaultkeeper rotate {name} --forget-old"
+    if rotation.cause is Cause.NONE_ACCEPTED:
+        nexts[State.ROLLED_BACK] = nexts[State.AMBIGUOUS]
+    if rotation.purpose is Purpose.EMERGENCY:
+        nexts[State.PARKED] = forward  # back would be to the leaked value
     if rotation.cause is Cause.ACCOUNT_IN_USE:
         overwrite = f"vaultkeeper rotate {name} --replace   (no way back)"
         nexts[rotation.state] = f"vaultkeeper adopt {name}   with the value that works, or   {overwrite}"
@@ -92,6 +101,7 @@ def works_now(rotation: Rotation) -> str:
     new = f"v{rotation.to_version} (new)"
     nothing_of_ours = {
         Cause.NONE_ACCEPTED: "none of the stored versions was accepted",
+        Cause.DRIFT: f"{old} at the target; somebody put a consumer back to an older one",
         Cause.STALE: "what a newer state of this installation set last; this store does not hold it",
         Cause.TARGET_WENT_BACK: f"an older version than {old}: the target was put back",
     }

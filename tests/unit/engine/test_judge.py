@@ -518,3 +518,10 @@ def _to_the_end(change: Change) -> Rotation:
     while rotation.phase is not None:
         rotation = moved(moves.advance(rotation, NOW))
     return rotation
+
+
+def test_a_rehearsed_value_is_proven_and_given_to_nobody() -> None:
+    rehearsed = standing(Step.TEST, Strategy.ALTERNATING_USERS, purpose=Purpose.REHEARSE)
+    facts = judge.judge_tested(rehearsed, judge.Tested(Login.ACCEPTED), NOW).facts or {}
+    assert rehearsed.to_version is not None
+    assert facts[rehearsed.to_version].verified is False

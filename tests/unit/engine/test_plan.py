@@ -235,10 +235,14 @@ def test_a_rollback_that_is_taken_back_refuses_the_copied_value_again() -> None:
 
 def test_slots_carry_what_the_last_delivery_handed_over() -> None:
     assert carried(standing(Step.TEST), Audience.CONSUMERS) is None
-    assert carried(standing(Step.DELIVER), Audience.CONSUMERS) == (End.TO,)
-    assert carried(standing(Step.GRACE), Audience.CONSUMERS) == (End.TO,)
-    keys = standing(Step.CONFIRM, Strategy.PREVIOUS_KEYS)
+    assert carried(begun(standing(Step.DELIVER)), Audience.CONSUMERS) == (End.TO,)
+    assert carried(begun(standing(Step.GRACE)), Audience.CONSUMERS) == (End.TO,)
+    keys = begun(standing(Step.CONFIRM, Strategy.PREVIOUS_KEYS))
     assert carried(keys, Audience.CONSUMERS) == (End.FROM, End.TO)
+
+
+def test_a_delivery_that_was_not_begun_carries_nothing_that_a_neighbour_could_hand_over() -> None:
+    assert carried(standing(Step.DELIVER), Audience.CONSUMERS) is None
 
 
 def test_slots_carry_the_new_value_on_the_way_back_until_they_are_delivered_again() -> None:
