@@ -73,10 +73,13 @@ def _at_rest(run: Run, name: str, policy: RotationPolicy, *, after: str) -> None
     accepted = {judge.pair(r): r.number for r in judge.records[name] if judge.accepts(r)}
     if judge.pair(current) not in accepted:
         raise Broken(7, f"{name}: v{current.number} is current and refused after {after}")
-    others = [number for pair, number in accepted.items() if pair != judge.pair(current)]
-    if others and name not in run.disturbed and current.binding.strategy is not Strategy.MANUAL:
-        raise Broken(7, f"{name}: v{others} still accepted beside v{current.number} after {after}")
-    _no_litter(run, name, policy, current.id, current.binding.strategy)
+    # Whose retirement a rollback cancelled and did not finish itself is the next rotation's to retire.
+    left = {r.from_version for r in run.store.inner.rotations(name) if r.superseded and after == "one restart"}
+    others = {number for pair, number in accepted.items() if pair != judge.pair(current)}
+    if others - left and name not in run.disturbed and current.binding.strategy is not Strategy.MANUAL:
+        raise Broken(7, f"{name}: v{sorted(others - left)} still accepted beside v{current.number} after {after}")
+    if not left:
+        _no_litter(run, name, policy, current.id, current.binding.strategy)
 
 
 def _no_litter(run: Run, name: str, policy: RotationPolicy, current_id: str, strategy: Strategy | None) -> None:
