@@ -146,7 +146,8 @@ class Cluster:
         if rotation.state is State.DONE and stopped is None:
             discard_expired(work.book, rotation.policy.keep_versions, parts)
         seconds = parts.clock.monotonic_s() - self._started_s
-        error = stopped if stopped is not None and rotation.open else told(rotation)
+        cut_short = stopped is not None and rotation.state in {State.RUNNING, State.WAITING}
+        error = stopped if cut_short else told(rotation)
         self.reports.append(Report(rotation.secret, rotation, seconds=seconds, error=error))
 
 
