@@ -152,6 +152,12 @@ def _obey(run: Run, name: str, rotation: Rotation) -> None:
         run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))
 
 
+def _nothing_is_left(run: Run, name: str, reports: list[Report]) -> bool:
+    """A store that lost every version, before a target that accepts nothing: only a newer backup helps."""
+    stale = [report.rotation.cause for report in reports if report.rotation] == [Cause.STALE]
+    return stale and StagingLabel.CURRENT not in run.judge.labels.get(name, {}) and run.truth(name) is None
+
+
 def _replace(run: Run, name: str) -> list[Report]:
     options = Options(replace=True)
     return run.command(
@@ -184,6 +190,8 @@ def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> None:
         reports = _replace(run, name)
     else:
         reports = run.command(f"rotate {name}", lambda p: rotate([name], p, by_name=True, wait=LONG))
+    if _nothing_is_left(run, name, reports):
+        return
     if [report.state for report in reports] != ["done"]:
         raise Broken(7, f"{name} does not rotate when all is well again")
     if policy.strategy is not Strategy.PREVIOUS_KEYS:
