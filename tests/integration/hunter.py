@@ -40,7 +40,7 @@ class Hunter:
                 self.look(sink, path.name)
                 self.look(sink, path.read_bytes())
 
-    def look_at_calls(self, trace: Path, declared: Path) -> None:
+    def look_at_calls(self, trace: Path, *declared: Path) -> None:
         """What strace saw: arguments and environment of every program, and what was written outside `declared`.
 
         A pipe to a child's standard input and a memory file are how values travel; they are no place where one stays.
@@ -50,7 +50,7 @@ class Hunter:
             written = _WRITE.match(said)
             if written is None:
                 self.look("arguments, environment and names", said)
-            elif written[2].startswith((b"pipe:", b"/memfd:", b"memfd:")) or written[2].startswith(bytes(declared)):
+            elif written[2].startswith((b"pipe:", b"/memfd:", b"memfd:", *map(bytes, declared))):
                 continue
             else:
                 self.look("writes to " + ("files" if written[2].startswith(b"/") else "sockets"), said)
@@ -69,6 +69,7 @@ def forms(value: str) -> Iterator[tuple[str, bytes]]:
     yield "repr", repr(value)[1:-1].encode()
     yield "repr of bytes", repr(raw)[2:-1].encode()
     yield "SQL", value.replace("'", "''").encode()
+    yield "SQL with escapes", value.replace("\\", "\\\\").replace("'", "''").encode()
     for before in range(3):
         for name, encode in (("base64", base64.b64encode), ("URL-safe base64", base64.urlsafe_b64encode)):
             # what stays the same whatever stands before and behind it

@@ -16,7 +16,10 @@ from tests.servers import postgres as postgres_module
 from tests.servers.postgres import PostgresServer
 
 kinds = pytest.mark.parametrize("kind", KINDS)
-SHORT = {"single": {}, "alternating": {"grace_period": "1s"}}  # grace is over within a command's patience
+SHORT: dict[str, dict[str, Any]] = {
+    "single": {},
+    "alternating": {"grace_period": "1s"},
+}  # grace is over within a command's patience
 RESUME = f"vaultkeeper resume {NAME}"
 RECONCILE = f"vaultkeeper reconcile {NAME}"
 CUT = "the connection to PostgreSQL ended before it answered"
@@ -58,7 +61,7 @@ def test_a_lost_reply_to_set_is_told_as_unknown_and_resume_finds_out(
         "what": f"{NAME}: waiting (unreachable)",
         "why": CUT,
         "works": {
-            "single": "v1 (old) or v2 (new): one of them, not both",
+            "single": "v1 (old) or v2 (new): the target may accept only one of them",
             "alternating": "v1 (old): the target accepts it, v2 (new) may be refused",
         }[kind],
         "next": RESUME,
@@ -101,8 +104,11 @@ def test_a_lost_reply_to_retire_leaves_every_consumer_served_and_resume_retires(
 @kinds
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [("unreachable", "PostgreSQL at ADDRESS cannot be reached"), ("silent", "PostgreSQL at ADDRESS did not answer in time")],
-)  # fmt: skip
+    [
+        ("unreachable", "PostgreSQL at ADDRESS cannot be reached"),
+        ("silent", "PostgreSQL at ADDRESS did not answer in time"),
+    ],
+)
 def test_an_unreachable_target_changes_nothing_and_the_old_value_is_named_as_working(
     postgres: PostgresServer, tmp_path: Path, kind: str, fault: str, why: str
 ) -> None:
@@ -136,7 +142,7 @@ def test_a_target_that_is_lost_between_set_and_test_is_asked_again_by_resume(
         "what": f"{NAME}: waiting (unreachable)",
         "why": "postgres gave no answer to a login as the account",
         "works": {
-            "single": "v1 (old) or v2 (new): one of them, not both",
+            "single": "v1 (old) or v2 (new): the target may accept only one of them",
             "alternating": "v1 (old): the target accepts it, v2 (new) may be refused",
         }[kind],
         "next": RESUME,

@@ -109,5 +109,9 @@ def _parsed(path: Path, content: bytes) -> tuple[object, ...]:
                 next="age-keygen -o FILE   makes one that works",
             ) from None
     if not keys:
-        raise NoKey(f"{path} holds no usable identity", why="it names no key")
+        raise NoKey(
+            f"{path} holds no usable identity",
+            why="it names no key",
+            next="put the right file back; for a new installation   age-keygen -o FILE   makes one that works",
+        )
     return tuple(keys)

@@ -163,7 +163,7 @@ class AuditLog:
             f"the audit log {self._path} cannot be written",
             why=os.strerror(error.errno) if error.errno else type(error).__name__,
             works="whatever worked before: without its record, nothing is changed at a target",
-            next=f"make {self._path} writable again, then vaultkeeper resume",
+            next=f"make {self._path} writable again, then vaultkeeper resume --all",
         )
 
 

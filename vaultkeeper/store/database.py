@@ -293,7 +293,7 @@ def _already_open(secret: str) -> AlreadyOpen:
         f"a rotation of {secret} is open already",
         why="a secret has one open rotation at a time",
         works="nothing was changed by this command",
-        next=f"vaultkeeper status {secret}",
+        next="vaultkeeper status",
     )
 
 
@@ -302,7 +302,7 @@ def _epoch_lost(rotation: Rotation) -> EpochLost:
         f"another process took the rotation of {rotation.secret} over",
         why=f"epoch {rotation.epoch} of rotation {rotation.id} is no longer the newest",
         works="this process changed nothing more; the other one goes on",
-        next=f"vaultkeeper status {rotation.secret}",
+        next="vaultkeeper status",
     )
 
 

@@ -144,7 +144,7 @@ def _check_installation(connection: Connection, state_dir: Path, installation: s
             f"the state in {state_dir} belongs to another installation",
             why=f"it is {found}, this one is {installation}",
             works="nothing was changed",
-            next="point this installation at its own state directory, or vaultkeeper restore",
+            next="point this installation at its own state directory, or put a backup of it there",
         )
 
 
@@ -188,5 +188,5 @@ def _no_state(path: Path) -> ConfigurationInvalid:
     return ConfigurationInvalid(
         f"there is no state in {path}",
         why=f"{FILE} is missing, or was never finished",
-        next="vaultkeeper init, or vaultkeeper restore",
+        next="vaultkeeper init   makes one; or put a backup of it there",
     )

@@ -96,7 +96,7 @@ class PostgresEngine:
                 f"the disk of {self._name} is full",
                 why=reason,
                 works="no target was changed by this step",
-                next="make room on the database server, then vaultkeeper resume",
+                next="make room on the database server, then vaultkeeper resume --all",
             )
         if state in _BUSY:
             return Locked(f"{self._name} is busy", why=reason, next="run the command again")
@@ -106,7 +106,7 @@ class PostgresEngine:
             f"{self._name} cannot be used",
             why=reason,
             works="every target and consumer, as they are",
-            next="look at the database server, then vaultkeeper resume",
+            next="look at the database server, then vaultkeeper resume --all",
         )
 
     def close(self) -> None:

@@ -124,7 +124,7 @@ class SqliteEngine:
             f"the disk that holds {self._directory} is full",
             why="the next step could not be journalled",
             works="no target was changed by this step",
-            next=f"make room below {self._directory}, then vaultkeeper resume",
+            next=f"make room below {self._directory}, then vaultkeeper resume --all",
         )
 
     def _damaged(self, reason: str) -> StoreDamaged:
@@ -132,7 +132,7 @@ class SqliteEngine:
             f"{self._directory / FILE} is damaged",
             why=reason,
             works="every target and consumer, as they are: nothing was changed",
-            next="vaultkeeper restore, from the newest backup",
+            next=f"put the newest backup of {self._directory} in its place, then   vaultkeeper doctor",
         )
 
 

@@ -136,7 +136,7 @@ def test_every_overwritten_page_is_found_at_open(here: Place) -> None:
         file.write_bytes(whole[:start] + b"\xa5" * PAGE_BYTES + whole[start + PAGE_BYTES :])
         with pytest.raises(StoreDamaged) as caught:
             here.open()
-        assert "restore" in caught.value.next
+        assert "backup" in caught.value.next
     file.write_bytes(whole)
     assert len(here.open().versions(SECRET)) == 39
 
