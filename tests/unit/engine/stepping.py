@@ -249,12 +249,15 @@ class Stepping(Engine):
             for t in tested
         }
         yield from self._answers(at, "test", outcomes)
-        if at.faults and self.case.strategy is not Strategy.SINGLE and not self.case.first:
-            lost = at._replace(world=at.world._replace(accepted=at.world.accepted - {value}))
+        held = {values[0] for group in at.world.groups for values in (group.written, *group.may_run) if values}
+        kept = at.world.accepted - {value}
+        if at.faults and value not in held and kept & set(self._values(at, rotation, (End.FROM,))):
+            # The set said Done and did nothing: a replica, a cache.
+            lost = at._replace(world=at.world._replace(accepted=kept))
             rejected = self.judged(
                 less(lost), "test: lost", lambda r: judge.judge_tested(r, Tested(Login.REJECTED), T0)
             )
-            yield Edge(Kind.FAULT, "test: the target lost the new value", rejected)
+            yield Edge(Kind.FAULT, "test: the set was not done", rejected)
 
     def _control(self, at: Point, rotation: Rotation) -> Login:
         """Where the target refuses the old value it is the wrong one; else a value that nobody has."""
@@ -320,7 +323,8 @@ class Stepping(Engine):
             yield from self._answers(at, "deliver", {"nobody": lambda r: moves.advance(r, T0)})
             return
         begun = self.begun(at)
-        values = self._carried(begun, rotation, phase.audience)
+        assert begun.live is not None
+        values = self._carried(begun, self.rotation(begun.live), phase.audience)
         if phase.audience is Audience.CHECKER:
             accepted = frozenset(values) or self.accepted_before()
             world = at.world._replace(accepted=accepted, restored=False)
