@@ -35,8 +35,8 @@ def settle(run: Run) -> None:
             _at_rest(run, name, policy, after="one restart")
     for name, policy in run.policies.items():
         _follow_the_words(run, name)
-        _rotates_again(run, name, policy)
-        _at_rest(run, name, policy, after="one more rotation")
+        if _rotates_again(run, name, policy):
+            _at_rest(run, name, policy, after="one more rotation")
 
 
 def _excused(run: Run, rotation: Rotation | None) -> bool:
@@ -180,19 +180,20 @@ def _reconciled(run: Run, name: str) -> bool:
     return bool(done)
 
 
-def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> None:
-    """The proof that nothing is stuck: another rotation goes through."""
+def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> bool:
+    """The proof that nothing is stuck: another rotation goes through. False: no command could help."""
     run.clock.advance(timedelta(days=4))
     if policy.strategy is Strategy.MANUAL:
-        return
+        return True
     current = run.judge.record(name, run.judge.labels.get(name, {}).get(StagingLabel.CURRENT))
     if run.judge.harm[name] or (current is not None and run.judge.expired(current)):
         reports = _replace(run, name)
     else:
         reports = run.command(f"rotate {name}", lambda p: rotate([name], p, by_name=True, wait=LONG))
     if _nothing_is_left(run, name, reports):
-        return
+        return False
     if [report.state for report in reports] != ["done"]:
         raise Broken(7, f"{name} does not rotate when all is well again")
     if policy.strategy is not Strategy.PREVIOUS_KEYS:
         run.judge.harm[name].clear()  # keys that a restored store does not know any more stay unknown
+    return True
