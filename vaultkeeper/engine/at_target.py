@@ -11,7 +11,7 @@ from vaultkeeper.engine.creation import collect_orphan
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.judge import Proved, Tested
 from vaultkeeper.engine.moves import advance, park, turn_back, wait_unknown
-from vaultkeeper.engine.observe import by_binding, login, same_credential, same_target
+from vaultkeeper.engine.observe import by_binding, login, same_credential, same_login, same_target
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
@@ -20,7 +20,7 @@ from vaultkeeper.model.outcome import (
     Result,
     Unknown,
 )
-from vaultkeeper.model.rotation import Cause, End, Purpose, Step
+from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Step
 from vaultkeeper.model.secret import (
     Acceptance,
     SecretBytes,
@@ -50,7 +50,8 @@ def set_(work: Work) -> Change:
         if target is None:
             continue
         elsewhere, dying = not same_target(binding, here), [v for v in refuse if v in versions]
-        if elsewhere and (work.rotation.options.forget_old or not dying):
+        untouched = not dying and work.rotation.direction is Direction.FORWARD
+        if elsewhere and (work.rotation.options.forget_old or untouched):
             continue  # an earlier place is left as it is until something must be refused there
         result = _set_at(work, target, [v for v in accept if v in versions], dying)
         if isinstance(result, Unknown) and elsewhere and phase.step is Step.RETIRE:
@@ -116,7 +117,7 @@ def _wrong_value(work: Work, target: Target, pending: SecretVersion) -> SecretVe
     """Where only one value can be accepted the old one is the control; else a decoy, else a random value."""
     current = work.version(End.FROM)
     refuses_old = any(End.FROM in p.refuse for p in work.rotation.phases[: work.rotation.at] if p.step is Step.SET)
-    if refuses_old and current is not None and not same_credential(current, pending):
+    if refuses_old and current is not None and not same_login(current, pending):
         return current
     decoy = target.decoy(pending)
     if decoy is not None:

@@ -94,7 +94,12 @@ def same_target(one: Binding, other: Binding) -> bool:
 
 def same_credential(one: SecretVersion, other: SecretVersion) -> bool:
     """Is it the same login at the same system? After a rollback, an import or an adoption two versions may be."""
-    return same_target(one.binding, other.binding) and _login_of(one.fields) == _login_of(other.fields)
+    return same_target(one.binding, other.binding) and same_login(one, other)
+
+
+def same_login(one: SecretVersion, other: SecretVersion) -> bool:
+    """Would both say the same to one and the same system, whatever they were made for?"""
+    return _login_of(one.fields) == _login_of(other.fields)
 
 
 def _login_of(fields: Fields) -> Fields:

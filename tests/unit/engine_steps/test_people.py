@@ -148,6 +148,7 @@ def test_a_value_that_does_not_work_is_not_adopted() -> None:
     with pytest.raises(RotationFailed, match="not accepted"):
         bench.adopt("s", "what works today", username="app")
     assert bench.store.versions("s") == ()
+    assert bench.adopt("s", "another", username="app").number == 1  # the failed one took none
 
 
 def test_adopting_twice_is_adopting_once() -> None:
@@ -155,8 +156,10 @@ def test_adopting_twice_is_adopting_once() -> None:
     bench.use(bench.make.overlap("s", bench.make.file("f")))
     bench.world.system("db_s")["accounts"] = {"app": [b"what works today"]}
     one = bench.adopt("s", "what works today", username="app")
+    stored = bench.memory.snapshot()
     other = bench.adopt("s", "what works today", username="app")
     assert (one.number, one.id) == (other.number, other.id)
+    assert bench.memory.snapshot() == stored
     assert bench.previous("s") is None
 
 
@@ -345,6 +348,27 @@ def test_a_moved_target_is_set_at_its_new_place_and_retired_at_the_old_one() -> 
     bench.done("s")
     assert bench.world.accepts("db_new", bench.version("s", 2))
     assert not bench.world.accepts("db_s", bench.version("s", 1))
+
+
+def test_going_back_from_a_moved_target_sets_the_old_value_at_its_old_place_again() -> None:
+    bench = bench_of("single", "moved-back")
+    policy = bench.policies["s"]
+    assert policy.target is not None
+    bench.use(replace(policy, target=replace(policy.target, settings=bench.make.place("db_new"))))
+    bench.faults.script = [Fault("f.confirm", Goes.REFUSED, call=2)]
+    assert bench.one("s").state is State.ROLLED_BACK
+    assert bench.world.accepts("db_s", bench.version("s", 1))
+    assert bench.running("f")[""] == spelled(bench, 1)
+
+
+def test_a_moved_target_may_be_given_the_value_that_it_had_before() -> None:
+    """The old value is no control then, wherever it was made for."""
+    bench = bench_of("single", "moved-equal")
+    policy = bench.policies["s"]
+    assert policy.target is not None
+    bench.world.state["gen_s"]["generated"] = 0
+    bench.use(replace(policy, target=replace(policy.target, settings=bench.make.place("db_new"))))
+    bench.done("s")
 
 
 def test_an_old_place_out_of_reach_parks_until_it_is_given_up() -> None:
