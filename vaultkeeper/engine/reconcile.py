@@ -5,7 +5,6 @@ Nothing here guesses. `reconcile` only looks; `apply` does the one proposal that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,12 +16,14 @@ from vaultkeeper.engine.observe import look
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
+from vaultkeeper.engine.redeliver import deliver_current, places_of
 from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
-from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
+from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, VaultkeeperError
 from vaultkeeper.model.outcome import Done, Held, Login, Refused, Unknown
-from vaultkeeper.model.rotation import Cause, Options, Placed, Purpose, Rotation, State
+from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
 from vaultkeeper.model.secret import GroupKey, SecretVersion, StagingLabel
 from vaultkeeper.ports import Change, Context
 
@@ -31,6 +32,9 @@ TAKE_PREVIOUS = "take-previous"
 TRUST_STORE = "trust-store"
 DELIVER = "deliver"
 STUCK = frozenset({State.PARKED, State.AMBIGUOUS})
+ELSEWHERE = moves.NOTHING_IS_BACK | {Cause.DRIFT}
+"""Why a rotation stands that set nothing of its own, or whose target holds something else: here alone may a delivery
+of CURRENT end it. Any other one has its new value out there, and only going on or going back takes one of them away."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,15 @@ class Proposal:
 def reconcile(name: str, parts: Parts) -> list[Proposal]:
     """Compare, read-only. Empty: store, target and destinations agree.
 
-    Raises BackendError where it cannot be asked, RotationFailed where nothing but a new value can help.
+    Raises NotFound without a policy, BackendError where it cannot be asked, AlreadyOpen where the difference is what
+    an open rotation has not finished, RotationFailed where nothing but a new value can help.
     """
+    _refuse_without_policy(name, parts)
     work = _work(name, parts)
-    seen = look(work)
+    try:
+        seen = look(work)
+    finally:
+        work.close()
     if isinstance(seen, Refused):
         raise BackendError(f"{name}: the target could not be asked", why=seen.detail)
     if Login.UNREACHABLE in (seen.from_, seen.previous) or Login.THROTTLED in (seen.from_, seen.previous):
@@ -55,10 +64,19 @@ def reconcile(name: str, parts: Parts) -> list[Proposal]:
     return _about_target(work, seen) or _about_destinations(work, parts)  # each of the former delivers, too
 
 
+def _refuse_without_policy(name: str, parts: Parts) -> None:
+    if name in parts.policies:
+        return
+    if name not in parts.store.secrets():
+        raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
+    opened = newest_open(name, parts)
+    leave = f"vaultkeeper forget {name}" if opened is None else f"vaultkeeper resume {name}"
+    raise NotFound(f"{name}: its policy is gone", next=f"put it back, or   {leave}")
+
+
 def _about_target(work: Work, seen: Seen) -> list[Proposal]:
-    current, previous = work.rotation.from_version, work.rotation.previous_version
+    name, current, previous = work.rotation.secret, work.rotation.from_version, work.rotation.previous_version
     if seen.newer_tag and current is None:
-        name = work.rotation.secret
         raise RotationFailed(
             f"{name}: {seen.detail}",
             why="this store has no version of it at all",
@@ -66,6 +84,8 @@ def _about_target(work: Work, seen: Seen) -> list[Proposal]:
             next=f"restore a newer backup of the state, or   vaultkeeper adopt {name}   with the value that works",
         )
     if seen.newer_tag:
+        if _leaked(work, current):
+            raise _nothing_to_propose(work, seen.detail)
         text = (
             f"{seen.detail}: restore a newer backup of the state, or let this store's v{current} overwrite the target"
         )
@@ -73,20 +93,56 @@ def _about_target(work: Work, seen: Seen) -> list[Proposal]:
     if not seen.askable or seen.from_ in (None, Login.ACCEPTED):
         return []
     found = []
-    if _current(work).binding.strategy in ROLLS_BACK_AFTER_RETIRE:
+    settable = _current(work).binding.strategy in ROLLS_BACK_AFTER_RETIRE
+    if settable and not _leaked(work, current):
         found.append(Proposal(SET_CURRENT, f"the target refuses v{current} (CURRENT): set it there again"))
-    if seen.previous is Login.ACCEPTED:
+    if seen.previous is Login.ACCEPTED and not _leaked(work, previous):
         text = f"the target accepts v{previous} (PREVIOUS): make it CURRENT and deliver it to every consumer"
         found.append(Proposal(TAKE_PREVIOUS, text))
     if not found:
-        name = work.rotation.secret
-        raise RotationFailed(
-            f"{name}: the target refuses v{current} (CURRENT)",
-            why="a value that the system itself made cannot be set again",
-            works="none of the stored versions was accepted",
-            next=f"vaultkeeper rotate {name} --replace",
-        )
+        raise _nothing_to_propose(work, f"the target refuses v{current} (CURRENT)")
     return found
+
+
+def _leaked(work: Work, number: int | None) -> bool:
+    return number is not None and work.book.record(number).compromised
+
+
+def _nothing_to_propose(work: Work, what: str) -> VaultkeeperError:
+    name, opened = work.rotation.secret, newest_open(work.rotation.secret, work.parts)
+    if opened is not None and _unfinished_business(opened):
+        return _open_already(opened, work)
+    leaked = _leaked(work, work.rotation.from_version)
+    adopt = f"vaultkeeper adopt {name}   with a value that works"
+    if opened is None or opened.state is State.AMBIGUOUS:
+        helps = f"vaultkeeper rotate {name} --replace"
+    elif opened.cause is Cause.DRIFT:
+        helps = f"put the consumers right by hand, then   vaultkeeper resume {name}"
+    else:
+        helps = f"restore a newer backup of the state, or   {adopt}" if opened.cause is Cause.STALE else adopt
+    return RotationFailed(
+        f"{name}: {what}",
+        why="a leaked value never becomes the current one again"
+        if leaked
+        else "a value that the system itself made cannot be set again",
+        works="nothing was changed by this command" if leaked else "none of the stored versions was accepted",
+        next=helps,
+    )
+
+
+def _unfinished_business(rotation: Rotation) -> bool:
+    """Has it a new value out there that nobody took back yet?"""
+    return not rotation.finished and (rotation.cause not in ELSEWHERE or rotation.state not in STUCK)
+
+
+def _open_already(rotation: Rotation, work: Work) -> AlreadyOpen:
+    forward, back = f"vaultkeeper resume {rotation.secret}", f"vaultkeeper rollback {rotation.secret}"
+    return AlreadyOpen(
+        f"a rotation of {rotation.secret} is open",
+        why=described(rotation),
+        works="nothing was changed by this command",
+        next=forward if _leaked(work, rotation.from_version) else f"{forward}   (forward)   or   {back}   (back)",
+    )
 
 
 def _about_destinations(work: Work, parts: Parts) -> list[Proposal]:
@@ -94,7 +150,13 @@ def _about_destinations(work: Work, parts: Parts) -> list[Proposal]:
     stray = [name for _, name, held in _held(work, parts) if held.version != current]
     if not stray or current is None:
         return []
-    return [Proposal(DELIVER, f"not on v{current}: {', '.join(stray)}; deliver it there again")]
+    opened = newest_open(work.rotation.secret, parts)
+    if opened is not None and _unfinished_business(opened):
+        raise _open_already(opened, work)
+    text = f"not on v{current}: {', '.join(stray)}"
+    if _leaked(work, current):
+        raise _nothing_to_propose(work, text)
+    return [Proposal(DELIVER, f"{text}; deliver it there again")]
 
 
 def _held(work: Work, parts: Parts) -> list[tuple[GroupKey, str, Held]]:
@@ -122,16 +184,19 @@ def apply(name: str, key: str, parts: Parts) -> None:
     Raises NotFound for a key that is not proposed now, AlreadyOpen where a rotation must come to rest first,
     RotationFailed where a system does not follow.
     """
-    if key not in {proposal.key for proposal in reconcile(name, parts)}:
-        raise NotFound(f"{name}: {key} is not proposed now", next=f"vaultkeeper reconcile {name}")
     with parts.store.hold(f"secret:{name}"):
+        if key not in {proposal.key for proposal in reconcile(name, parts)}:
+            raise NotFound(f"{name}: {key} is not proposed now", next=f"vaultkeeper reconcile {name}")
+        places = places_of(parts.policies[name], parts)  # before anything is changed
         journal = _taken(name, key, parts)
         parts.store.audit({"event": "reconcile", "secret": name, "what": key, "epoch": journal.epoch})
         if key == TAKE_PREVIOUS:
             _swap_labels(_work(name, parts), journal, parts)
         if key in {SET_CURRENT, TRUST_STORE}:
             _set_current(_work(name, parts), journal, parts)
-        _deliver_current(_work(name, parts), parts)
+        deliver_current(name, places, _work(name, parts).book, parts)
+        if key != DELIVER and _set_by_delivery(parts.policies[name]):
+            _prove_current(name, parts)
         closed = _closed(journal, key, parts.clock.now())
         if closed is not None:
             parts.store.audit({"event": "end", "secret": name, "what": closed.state.value, "rotation": closed.id})
@@ -148,11 +213,8 @@ def _taken(name: str, key: str, parts: Parts) -> Rotation:
         new = new_rotation(name, parts, Purpose.ROTATE, Options(reason=f"reconcile: {key}"))
         cause = Cause.STALE if key == TRUST_STORE else Cause.TARGET_WENT_BACK if key != DELIVER else Cause.DRIFT
         return parts.store.open_rotation(replace(new, state=State.PARKED, cause=cause), Change())
-    if key != DELIVER and not rotation.finished and rotation.state not in STUCK:
-        raise AlreadyOpen(
-            f"a rotation of {name} is open", why=described(rotation), works="nothing was changed by this command",
-            next=f"vaultkeeper resume {name}",
-        )  # fmt: skip
+    if not rotation.finished and rotation.state not in STUCK:
+        raise _open_already(rotation, _work(name, parts))
     return parts.store.take(rotation.id)
 
 
@@ -174,9 +236,9 @@ def _swap_labels(work: Work, journal: Rotation, parts: Parts) -> None:
 
 def _set_current(work: Work, journal: Rotation, parts: Parts) -> None:
     name, current = work.rotation.secret, _current(work)
-    target, policy = open_target(parts, current.binding), work.rotation.policy
-    if target is None or (policy.target is not None and policy.target.via is not None):
-        return  # a checker behind a destination is set by the delivery that follows
+    target = open_target(parts, current.binding)
+    if target is None or _set_by_delivery(work.rotation.policy):
+        return
 
     def context() -> Context:
         return replace(work.context(), epoch=journal.epoch)
@@ -195,6 +257,31 @@ def _set_current(work: Work, journal: Rotation, parts: Parts) -> None:
             works="whatever worked before: nothing was delivered to anybody",
             next=f"vaultkeeper reconcile {name}",
         )
+    _prove_current(name, parts)
+
+
+def _set_by_delivery(policy: RotationPolicy) -> bool:
+    """A checker behind a destination reads what is delivered there."""
+    return policy.target is not None and policy.target.via is not None
+
+
+def _prove_current(name: str, parts: Parts) -> None:
+    """What was set is accepted, before anybody is told that it is done. Raises RotationFailed."""
+    work = _work(name, parts)
+    try:
+        seen = look(work)
+    finally:
+        work.close()
+    if isinstance(seen, Seen) and (not seen.askable or seen.from_ in (None, Login.ACCEPTED)):
+        return
+    refused = isinstance(seen, Seen) and seen.from_ is Login.REJECTED
+    raise RotationFailed(
+        f"{name}: v{work.rotation.from_version} was set, "
+        + ("and the target refuses it" if refused else "and the target gave no answer to a login with it"),
+        why=seen.detail,
+        works=f"nothing for certain: v{work.rotation.from_version} could not be proven",
+        next=f"vaultkeeper reconcile {name}   when the target answers, or   vaultkeeper resume {name}",
+    )
 
 
 def _renumbered(version: SecretVersion, at_least: int, work: Work, journal: Rotation, parts: Parts) -> SecretVersion:
@@ -207,30 +294,6 @@ def _renumbered(version: SecretVersion, at_least: int, work: Work, journal: Rota
     return replace(version, number=number)
 
 
-def _deliver_current(work: Work, parts: Parts) -> None:
-    holder = _holder(work, parts)
-    for group in dict.fromkeys(place.group for place in holder.places):
-        items = holder.items(group, parts)
-        if not items:
-            continue
-        destination = parts.backends.destination(items[0].spec.kind)
-        with parts.store.hold(f"group:{group}"):
-            for hook in (destination.prepare, destination.deliver):
-                answer = asked(
-                    parts,
-                    f"{destination.kind}.{hook.__name__}",
-                    lambda h=hook, g=group, i=items: h(g, i, delivery_context(parts)),  # type: ignore[misc]
-                )
-                if isinstance(answer, Unknown | Refused):
-                    name = work.rotation.secret
-                    raise RotationFailed(
-                        f"{name}: {group} could not be delivered",
-                        why=answer.detail,
-                        works="the target is on the current version; this consumer may not be",
-                        next=f"vaultkeeper reconcile {name}",
-                    )
-
-
 def _current(work: Work) -> SecretVersion:
     current = work.book.maybe(work.rotation.from_version)
     if current is None:
@@ -241,8 +304,9 @@ def _current(work: Work) -> SecretVersion:
 
 def _holder(work: Work, parts: Parts) -> Holder:
     places = find_places(work.rotation.policy, parts, delivery_context(parts))
-    found: Sequence[Placed] = places if isinstance(places, tuple) else ()
-    return Holder(work.rotation.secret, work.rotation.policy, tuple(found), None, work.book)
+    if isinstance(places, Unknown | Refused):
+        raise BackendError(f"{work.rotation.secret}: its consumers could not be listed", why=places.detail)
+    return Holder(work.rotation.secret, work.rotation.policy, places, None, work.book)
 
 
 def _work(name: str, parts: Parts) -> Work:

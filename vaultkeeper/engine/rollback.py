@@ -16,8 +16,10 @@ from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
 from vaultkeeper.engine.rotate import Report, newest_open, run
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import NotFound, UsageError
-from vaultkeeper.model.rotation import Options, Purpose, Rotation
+from vaultkeeper.model.rotation import Direction, Options, Purpose, Rotation, Step
 from vaultkeeper.model.secret import Acceptance, StagingLabel, VersionRecord
+
+UNDONE = frozenset({Step.PREPARE, Step.MINT, Step.SET, Step.DELIVER})
 
 
 def rollback(name: str, parts: Parts, *, wait: timedelta | None = None, reason: str = "") -> Report:
@@ -26,11 +28,32 @@ def rollback(name: str, parts: Parts, *, wait: timedelta | None = None, reason: 
         raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
     rotation = newest_open(name, parts)
     if rotation is not None and not rotation.finished:
+        _refuse_the_leaked(rotation, parts)
         opener = partial(_turn_round, rotation, parts)
     else:
+        if name not in parts.policies:  # before an epoch is taken: an open rotation would have its snapshot
+            raise NotFound(f"{name}: its policy is gone", next=f"put it back, or   vaultkeeper forget {name}")
         _refuse_the_impossible(name, parts)
         opener = partial(_open_back, name, parts, rotation, Options(reason=reason))
     return run({name: opener}, parts, by_name=True, wait=wait)[0]
+
+
+def _refuse_the_leaked(rotation: Rotation, parts: Parts) -> None:
+    """Turning round would hand over and set the version that it left. Where nothing is to be undone, it only ends."""
+    left = next((r for r in parts.store.versions(rotation.secret) if r.number == rotation.from_version), None)
+    begun = {phase.step for phase in rotation.phases[: rotation.reached + 1]}
+    is_back = rotation.direction is Direction.BACK and rotation.phase is None
+    if left is None or not left.compromised or is_back or not begun & UNDONE:
+        return
+    forward = f"vaultkeeper resume {rotation.secret}"
+    if rotation.purpose is Purpose.EMERGENCY:
+        forward += f"   or   vaultkeeper rotate {rotation.secret} --emergency --cut"
+    raise UsageError(
+        f"{rotation.secret}: v{left.number}, which this rotation left, is marked compromised",
+        why="a leaked value never becomes the current one again",
+        works="nothing was changed by this command",
+        next=forward,
+    )
 
 
 def _turn_round(rotation: Rotation, parts: Parts) -> Work:
