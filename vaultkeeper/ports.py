@@ -216,7 +216,10 @@ class Closes(Protocol):
     """Keeps something open between the hooks of a rotation: a session, a cache."""
 
     def close(self) -> None:
-        """Let go of it, before the rotation sleeps and when it ends. Idempotent; a later hook opens it again."""
+        """Let go of it, before the rotation sleeps and when it ends; waits for nobody. Idempotent.
+
+        A later hook opens it again.
+        """
 
 
 # --------------------------------------------------------------------------------------------------------- destinations

@@ -13,10 +13,10 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -43,6 +43,7 @@ class Line:
     side: str  #: "at most" or "at least"
     limit: float
     rounds: int
+    parts: Mapping[str, float] = field(default_factory=dict)  #: medians of what `theirs` is made of
 
     @property
     def ratio(self) -> float:
@@ -106,9 +107,8 @@ def rotation(stage: Stage, seconds: float) -> Iterator[Line]:
     with bare:
         _warm(lambda: stage.rotate(names), parts)
         turns = take_turns(lambda: stage.rotate(names), parts, rounds=100, seconds=seconds)
-    yield turns.line("one rotation / its necessary parts", at_most=1.5)
-    for name, times in spent.items():
-        print(f"    {median(times) * 1000:6.1f} ms  {name}", file=sys.stderr)
+    line = turns.line("one rotation / its necessary parts", at_most=1.5)
+    yield replace(line, parts={name: median(times) * 1000 for name, times in spent.items()})
 
 
 def throughput(stage: Stage, seconds: float) -> Iterator[Line]:
@@ -195,7 +195,8 @@ def told(line: Line) -> str:
     goal = f"{'≤' if line.side == 'at most' else '≥'} {line.limit:g}"
     verdict = "met" if line.met else "MISSED"
     sides = f"{line.ours:9.2f} {line.theirs:9.2f} {line.unit:<10}"
-    return f"{line.name:<42} {sides} {line.ratio:6.2f}  {goal:<6} {verdict:<6} ({line.rounds} rounds)"
+    parts = "".join(f"\n    {name:<49} {spent:8.2f} {line.unit}" for name, spent in line.parts.items())
+    return f"{line.name:<42} {sides} {line.ratio:6.2f}  {goal:<6} {verdict:<6} ({line.rounds} rounds){parts}"
 
 
 def document(lines: Sequence[Line]) -> dict[str, object]:

@@ -21,12 +21,16 @@ OK, BAD = 0, 1  # ConnStatusType
 COMMAND_OK = 1  # ExecStatusType
 BLOCK = b"\0" * 4096
 
+ADMIN_LOGIN = "the admin's login"
+
 COMMITS = 6
 """Open it, reserve the number, begin to prepare, to set, to deliver; end it."""
 RECORDS = 3
 """In the audit log: a change of the target begins, a delivery begins, it has ended."""
 FILE = 2
-"""The new file, and its name in the directory. The server adds one for its own log: twelve."""
+"""The new file, and its name in the directory."""
+FSYNCS = COMMITS + RECORDS + FILE
+"""The server adds one for its own log: twelve."""
 
 
 class Bare:
@@ -44,13 +48,13 @@ class Bare:
         self._audit = os.open(folder / "audit", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._verifier = b""
         self._generation = 0
-        self._admin = self._connected(*admin, OK)
+        self._admin = admin
+        self._session: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _libpq().PQfinish(self._admin)
         os.close(self._journal)
         os.close(self._audit)
 
@@ -58,11 +62,12 @@ class Bare:
     def parts(self) -> dict[str, Callable[[], None]]:
         """In their order. The sum of them is a rotation."""
         return {
-            "make the SCRAM verifier": self.encrypt,
+            "the SCRAM verifier": self.encrypt,
+            ADMIN_LOGIN: self.log_admin_in,
             "ALTER ROLE and its tag": self.alter,
             "one login": self.log_in,
             "one refused login": self.be_refused,
-            f"{COMMITS + RECORDS + FILE} fsyncs": self.sync,
+            f"{FSYNCS} fsyncs": self.sync,
         }
 
     def rotate(self) -> None:
@@ -73,14 +78,16 @@ class Bare:
     def encrypt(self) -> None:
         self._old, self._password = self._password, secrets.token_urlsafe(24)
         self._generation += 1
-        made = _libpq().PQencryptPasswordConn(
-            self._admin, self._password.encode(), self._name.encode(), b"scram-sha-256"
-        )
+        nowhere = _libpq().PQconnectStart(b"nowhere")  # an object, no connection
+        made = _libpq().PQencryptPasswordConn(nowhere, self._password.encode(), self._name.encode(), b"scram-sha-256")
         self._verifier = ctypes.string_at(made)
         _libpq().PQfreemem(made)
+        _libpq().PQfinish(nowhere)
+
+    def log_admin_in(self) -> None:
+        self._session = self._connected(*self._admin, OK)
 
     def alter(self) -> None:
-        """On an open connection: an administrator's session may serve many rotations."""
         role = b'"' + self._name.encode() + b'"'
         tag = b"generation=%d" % self._generation
         statements = (
@@ -89,10 +96,11 @@ class Bare:
             b"COMMENT ON ROLE " + role + b" IS '[" + tag + b"]'",
             b"COMMIT",
         )
-        result = _libpq().PQexec(self._admin, b"; ".join(statements))
+        result = _libpq().PQexec(self._session, b"; ".join(statements))
         if _libpq().PQresultStatus(result) != COMMAND_OK:
             raise RuntimeError("the server refused to alter the role")
         _libpq().PQclear(result)
+        _libpq().PQfinish(self._session)
 
     def log_in(self) -> None:
         _libpq().PQfinish(self._connected(self._name, self._password, OK))
@@ -132,7 +140,7 @@ class Bare:
 @cache
 def _libpq() -> ctypes.CDLL:
     library = ctypes.CDLL(str(importlib.import_module("psycopg_binary.pq").__file__))
-    for name in ("PQconnectdb", "PQexec", "PQencryptPasswordConn"):
+    for name in ("PQconnectdb", "PQconnectStart", "PQexec", "PQencryptPasswordConn"):
         getattr(library, name).restype = ctypes.c_void_p
     for name in ("PQfinish", "PQstatus", "PQclear", "PQresultStatus", "PQfreemem"):
         getattr(library, name).argtypes = [ctypes.c_void_p]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.guard import ask
+from vaultkeeper.engine.guard import ask, attempt
 from vaultkeeper.engine.parts import Parts, power
 from vaultkeeper.engine.plan import carried, keeps_old
 from vaultkeeper.errors import BackendError
@@ -46,6 +46,11 @@ def spec_of(policy: RotationPolicy, index: int) -> DestinationSpec:
 def asked(parts: Parts, what: str, hook: Callable[[], T]) -> T | Unknown | Refused:
     """One guarded hook call."""
     return ask(hook, what=what, deadline_s=parts.hook_deadline.total_seconds(), redactor=parts.redactor)
+
+
+def attempted(parts: Parts, what: str, act: Callable[[], T]) -> T | Unknown | Refused:
+    """What only computes, or asks hooks of its own."""
+    return attempt(act, what=what, redactor=parts.redactor)
 
 
 def find_places(policy: RotationPolicy, parts: Parts, ctx: DeliveryContext) -> tuple[Placed, ...] | Unknown | Refused:

@@ -105,6 +105,14 @@ def ask(hook: Callable[[], T], *, what: str, deadline_s: float, redactor: Redact
     return cast("T", answer) if failure is None else _meaning(failure, what, redactor)
 
 
+def attempt(act: Callable[[], T], *, what: str, redactor: Redactor) -> T | Unknown | Refused:
+    """As `ask`, in this thread and without a deadline: for what only computes, or asks hooks of its own."""
+    try:
+        return act()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it has a meaning
+        return _meaning(error, what, redactor)
+
+
 class _Worker:
     """A thread that runs one driving thread's hooks, so that an overrun can be left behind. It ends with its owner."""
 

@@ -29,8 +29,10 @@ def expired(records: Sequence[VersionRecord], labelled: Iterable[int], keep: Kee
 
 def discard_expired(book: Book, keep: KeepVersions, parts: Parts) -> None:
     """After a rotation that ended. Costs no write where nothing has expired."""
-    store, secret = parts.store, book.secret
-    gone = expired(list(book.records().values()), store.labels(secret).values(), keep, parts.clock.now())
+    store, secret, records, now = parts.store, book.secret, list(book.records().values()), parts.clock.now()
+    if not expired(records, (), keep, now):
+        return
+    gone = expired(records, store.labels(secret).values(), keep, now)
     if gone:
         store.audit({"event": "discard", "secret": secret, "versions": gone})
         store.discard_sealed(secret, gone)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from vaultkeeper.engine import judge
-from vaultkeeper.engine.groups import Holder, asked, seal_receipt
+from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt
 from vaultkeeper.engine.moves import RETRY, advance
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
@@ -34,7 +34,7 @@ def prepare(work: Work) -> Change:
     receipts = dict(work.rotation.receipts)
     groups = sorted(work.groups(phase))
     for group in groups:
-        items = asked(parts, "template", partial(_own_items, work, group, phase))
+        items = attempted(parts, "template", partial(_own_items, work, group, phase))
         if isinstance(items, Unknown | Refused):
             return judge.judge_result(partly(work, begun=group != groups[0]), items, now)
         destination = parts.backends.destination(items[0].spec.kind)

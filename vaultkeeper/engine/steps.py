@@ -13,7 +13,7 @@ from functools import partial
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.at_target import prove, set_, test
 from vaultkeeper.engine.creation import create, mint
-from vaultkeeper.engine.groups import Holder, asked, find_places
+from vaultkeeper.engine.groups import Holder, asked, attempted, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.moves import advance, park, wait
 from vaultkeeper.engine.observe import drift, look
@@ -47,7 +47,7 @@ def observe(work: Work) -> Change:
     if isinstance(seen, Refused):
         return judge.judge_result(rotation, seen, now)
     holder = Holder(rotation.secret, rotation.policy, places, None, work.book)
-    reverted = asked(parts, "drift", partial(drift, work, holder))
+    reverted = attempted(parts, "drift", partial(drift, work, holder))
     if isinstance(reverted, Unknown | Refused):
         return judge.judge_result(rotation, reverted, now)
     placed = replace(rotation, places=places, detail="; ".join(reverted))

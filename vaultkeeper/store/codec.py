@@ -47,6 +47,7 @@ def encode_rotation(rotation: Rotation) -> str:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
 
+@lru_cache(maxsize=256)  # the last few of a secret are asked for several times, and what ended stays as it is
 def decode_rotation(text: str) -> Rotation:
     """Raises ConfigurationInvalid for a newer schema, StoreDamaged for anything else that does not fit."""
     return _decode(_rotations(), text, "rotation").rotation

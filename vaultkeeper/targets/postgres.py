@@ -217,7 +217,8 @@ class PostgresTarget:
             return _unknown(error)
         following = state.found.get(self._next_account(ctx, adopting=False))
         tag, usable = state.tag, following is not None and following.usable
-        answers = {version.number: _stored_as(version, state) for version in candidates}
+        stored = _stored_passwords(candidates, state)
+        answers = {version.number: _stored_as(version, state, stored) for version in candidates}
         if not state.readable or None in answers.values():
             return Observation({}, Basis.LOGIN, tag=tag, account_usable=usable)
         accepted = {_username(v) for v in candidates if answers[v.number]}
@@ -439,11 +440,26 @@ def _credential(version: SecretVersion) -> roles.Credential:
     return roles.Credential(version.fields["verifier"].text(), _password(version.fields))
 
 
-def _stored_as(version: SecretVersion, state: roles.Roles) -> bool | None:
-    role = state.found.get(_username(version))
+def _stored_passwords(versions: Sequence[SecretVersion], state: roles.Roles) -> Mapping[str, str]:
+    """Account → password, where the stored form is the very verifier of a version: hashing others tells nothing new.
+
+    Only in ASCII: elsewhere two spellings may be one password (SASLprep).
+    """
+    found = ((_username(v), _credential(v)) for v in versions if _username(v) in state.found)
+    ours = {name: one.password for name, one in found if one.verifier == state.found[name].stored}
+    return {name: password for name, password in ours.items() if password.isascii()}
+
+
+def _stored_as(version: SecretVersion, state: roles.Roles, stored: Mapping[str, str]) -> bool | None:
+    name, credential = _username(version), _credential(version)
+    role = state.found.get(name)
     if role is None:
         return False
-    return role.usable and role.holds(_credential(version)) if role.readable else None
+    if not role.readable:
+        return None
+    if name in stored and credential.password.isascii():
+        return role.usable and credential.password == stored[name]
+    return role.usable and role.holds(credential)
 
 
 def _unknown(error: BackendError) -> Unknown:
