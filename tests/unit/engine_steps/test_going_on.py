@@ -1,0 +1,97 @@
+"""After a stop: what one cluster suffers stops no other, and a resume takes nothing for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from tests.unit.engine_steps.bench import HOUR, Bench
+from vaultkeeper.model.rotation import Cause, Rotation, State
+from vaultkeeper.ports import Change
+from vaultkeeper.testing.faults import Fault, Goes
+from vaultkeeper.testing.memory import MemoryStore
+
+
+def test_what_stops_one_cluster_stops_no_other() -> None:
+    bench = Bench("stopped")
+    bench.use(bench.make.overlap("one", bench.make.file("f")), bench.make.overlap("two", bench.make.file("g")))
+    bench.faults.script = [Fault("store.commit", Goes.REFUSED, call=1)]
+    one, two = bench.rotate("one", "two")
+    assert one.error is not None
+    assert one.error.code == "VK-FULL"
+    assert one.exit_code != 0
+    assert two.state == "done"
+    bench.resume()
+    assert bench.newest("one").state is State.DONE
+
+
+def test_a_report_tells_what_is_in_the_journal_and_not_what_could_not_be_written() -> None:
+    bench = Bench("journalled")
+    bench.use(bench.make.overlap("one", bench.make.file("f")))
+    bench.faults.script = [Fault("store.commit", Goes.REFUSED, call=0)]
+    (report,) = bench.rotate("one")
+    assert report.rotation == bench.newest("one")
+
+
+def test_a_lost_epoch_ends_only_its_own_cluster() -> None:
+    """Another process took one rotation over while we drove it."""
+
+    class Overtaken(MemoryStore):
+        def commit(self, change: Change) -> None:
+            rotation = change.rotation
+            if rotation is not None and rotation.secret == "one" and not self.overtaken:
+                self.overtaken = True
+                self.take(rotation.id)
+            super().commit(change)
+
+        overtaken = False
+
+    bench = Bench("overtaken", store=Overtaken())
+    bench.use(bench.make.overlap("one"), bench.make.overlap("two"))
+    one, two = bench.rotate("one", "two")
+    assert one.error is not None
+    assert one.error.code == "VK-EPOCH"
+    assert two.state == "done"
+
+
+def test_a_resume_hands_over_again_where_somebody_put_the_consumer_back_meanwhile() -> None:
+    bench = Bench("again")
+    bench.use(bench.make.single("s", bench.make.service("v")))
+    bench.done()
+    bench.world.backup("v")
+    bench.faults.script = [Fault("v.confirm", Goes.UNREACHABLE, call=2)]
+    bench.rotate(wait=timedelta(0))
+    bench.world.restore_backup("v")
+    bench.faults.script = [Fault("db_s.set", Goes.REFUSED, call=0)]  # and there is no way back either
+    bench.resume(wait=HOUR)
+    assert bench.newest("s").state is State.PARKED
+    bench.faults.script = []
+    bench.resume()
+    assert bench.newest("s").state is State.DONE
+    number = bench.current("s") or 0
+    assert bench.running("v")[""].endswith(bench.version("s", number).fields["password"].reveal())
+
+
+def test_a_last_rotation_far_ahead_of_now_does_not_forbid_the_next_for_years() -> None:
+    bench = Bench("future")
+    bench.use(bench.make.overlap("s", min_interval=HOUR))
+    bench.clock.step(timedelta(days=3650))
+    bench.done()
+    assert [report.exit_code for report in bench.rotate("s")] == [7]
+    bench.clock.step(timedelta(days=-3650))
+    bench.done()
+
+
+def test_a_stale_store_refuses_before_the_target_has_to() -> None:
+    """The first thing that the engine asks is the tag; the fence at the target is the second lock on that door."""
+    bench = Bench("first-lock")
+    bench.use(bench.make.overlap("s", bench.make.file("f")))
+    bench.done()
+    backup = bench.memory.snapshot()
+    bench.done()
+    bench.memory.restore(backup)
+    before: Mapping[str, int] = dict(bench.faults.calls)
+    rotation: Rotation = bench.one("s")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.STALE)
+    changed = {hook for hook, count in bench.faults.calls.items() if count != before.get(hook, 0)}
+    assert changed.isdisjoint({"set", "mint", "prepare", "deliver", "release"})
