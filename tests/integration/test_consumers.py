@@ -79,7 +79,7 @@ def rotated(parts: Parts) -> None:
     assert (report.state, report.exit_code) == ("done", 0), report
 
 
-def test_a_consumer_that_logs_in_every_20_ms_is_never_refused_over_50_alternating_rotations(
+def test_invariant_02_a_consumer_that_logs_in_every_20_ms_is_never_refused_over_50_rotations(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     place = shop(tmp_path, postgres, taking_turns(postgres), grace_period="1s")

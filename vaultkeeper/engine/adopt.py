@@ -25,6 +25,7 @@ BARE = ""  # the key of a value given without a field name
 def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
     """Store what a person says works. `given`: fields by name, or a bare value under the key "".
 
+    Idempotent: the value that is CURRENT already is proven again, and nothing is stored.
     Proven at the target first: RotationFailed where it is not accepted, BackendError where that cannot be asked;
     nothing is stored then. An open rotation is an error (AlreadyOpen), unless it is stuck because store and target
     disagree: adopting ends it.
@@ -59,6 +60,7 @@ def _named(policy: RotationPolicy, given: Fields, parts: Parts) -> Fields:
 
 
 def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersion:
+    """Without a number: those are taken for what is stored only."""
     parts.redactor.learn(given)
     spec = policy.target
     binding = Binding(policy.strategy, None, {}, 0)
@@ -67,18 +69,25 @@ def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersi
     version = SecretVersion(policy.name, 0, secrets.token_hex(16), given, binding, parts.clock.now())
     target = open_target(parts, binding)
     if target is None:
-        return replace(version, number=parts.store.next_number(policy.name))
+        return version
     ctx = _context(version, parts)
     completed = asked(parts, f"{target.kind}.complete", lambda: target.complete(given, ctx, adopting=True))
     if isinstance(completed, Refused | Unknown):
         raise BackendError(f"{policy.name}: the value cannot be adopted", why=completed.detail)
     parts.redactor.learn(completed)
-    # A number above what the target was tagged with last, or every later run would find this store stale.
-    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([], ctx))
-    tag = None if isinstance(seen, Refused | Unknown) else seen.tag
-    ours = tag is not None and (tag.installation, tag.secret) == (parts.store.installation, policy.name)
-    number = parts.store.next_number(policy.name, at_least=tag.generation + 1 if tag and ours else 1)
-    return replace(version, number=number, fields=completed)
+    return replace(version, fields=completed)
+
+
+def _numbered(version: SecretVersion, parts: Parts) -> SecretVersion:
+    """A number above what the target was tagged with last, or every later run would find this store stale."""
+    target, least = open_target(parts, version.binding), 1
+    if target is not None:
+        ctx = _context(version, parts)
+        seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([], ctx))
+        tag = None if isinstance(seen, Refused | Unknown) else seen.tag
+        if tag and (tag.installation, tag.secret) == (parts.store.installation, version.secret):
+            least = tag.generation + 1
+    return replace(version, number=parts.store.next_number(version.secret, least))
 
 
 def _refuse_breaking_out(policy: RotationPolicy, version: SecretVersion) -> None:
@@ -116,7 +125,12 @@ def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
         return Login.THROTTLED
     answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, ctx))
     if isinstance(answer, Refused | Unknown):
-        raise BackendError(f"{version.secret}: the target could not be asked", why=answer.detail)
+        raise BackendError(
+            f"{version.secret}: the target could not be asked",
+            why=answer.detail,
+            works="whatever worked before; nothing was stored or changed",
+            next="vaultkeeper check   once that is put right",
+        )
     if budget is not None and answer is Login.ACCEPTED:
         parts.store.refund_login(account, address)
     return answer
@@ -125,14 +139,17 @@ def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
 def _keep(version: SecretVersion, stuck: Rotation | None, parts: Parts) -> SecretVersion:
     book = Book(version.secret, parts.store, parts.envelope, parts.redactor)
     known = None if stuck is not None and stuck.cause is Cause.STALE else _known(version, book)
-    kept = known or version
-    labels = {StagingLabel.CURRENT: kept.number, StagingLabel.PENDING: None}
     before = parts.store.labels(version.secret).get(StagingLabel.CURRENT)
+    settled = known is not None and known.verified and known.acceptance is Acceptance.ACCEPTED
+    if known and known.number == before and settled and stuck is None:
+        return known
+    kept = known or _numbered(version, parts)
+    labels = {StagingLabel.CURRENT: kept.number, StagingLabel.PENDING: None}
     if before not in (None, kept.number):
         labels[StagingLabel.PREVIOUS] = before
     parts.store.audit({"event": "adopt", "secret": version.secret, "to": kept.number})
     proven = {kept.number: VersionChange(acceptance=Acceptance.ACCEPTED, verified=True)}
-    change = Change(new_version=None if known else _record(version, parts), facts=proven, labels=labels)
+    change = Change(new_version=None if known else _record(kept, parts), facts=proven, labels=labels)
     if stuck is None:
         parts.store.amend(version.secret, change)
     else:
