@@ -51,7 +51,8 @@ class Demo:
         return f"postgresql://{username}:{password}@127.0.0.1:{self.cluster.port}/shop"
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, given: list[str]) -> None:
+    """`given`: the arguments of scripts/quickstart."""
     demo = Demo(folder)
     if demo.fresh:
         _clean(demo)
@@ -66,7 +67,8 @@ def main(folder: Path) -> None:
     finally:
         demo.cluster.stop()
     print(
-        f"\nEverything is in {folder} (its servers are stopped). Run this again to rotate again, "
+        f"\nEverything is in {folder} (its servers are stopped).\n"
+        f"Run {shlex.join(['./scripts/quickstart', *given])} again to rotate again (it starts the servers), "
         f"or try next:  {demo.command} history shop/db-password"
     )
 
@@ -260,4 +262,4 @@ def step(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

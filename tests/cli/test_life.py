@@ -162,6 +162,14 @@ def test_a_paused_secret_is_skipped_by_all_and_refused_by_name_with_7(shop: Vk) 
     assert rotated(shop, "shop/key")["shop/key"]["state"] == "done"
 
 
+def test_a_pause_without_end_and_reason_says_how_to_end_it(shop: Vk) -> None:
+    assert shop("pause", "shop/key").code == 0
+    ran = shop("rotate", "shop/key")
+    assert ran.code == 7
+    assert "shop/key: paused\n" in ran.err
+    assert "vaultkeeper unpause shop/key" in ran.err
+
+
 def test_a_pause_ends_by_itself(shop: Vk) -> None:
     assert shop("pause", "shop/key", "--for", "1s").code == 0
     until = datetime.now(UTC) + timedelta(seconds=1)
@@ -198,6 +206,11 @@ def test_adopt_takes_the_bare_value_without_its_line_break(shop: Vk) -> None:
     assert ran.code == 0, ran.err
     assert "correct horse" not in ran.out + ran.err
     assert shop("get", "shop/key").out == "correct horse battery"
+
+
+def test_adopting_what_is_current_already_says_so(shop: Vk) -> None:
+    assert "v1 works and is now current" in shop("adopt", "shop/key", stdin="correct horse battery").err
+    assert "v1 works and is already current" in shop("adopt", "shop/key", stdin="correct horse battery").err
 
 
 def test_adopt_takes_fields_from_a_json_object(shop: Vk) -> None:

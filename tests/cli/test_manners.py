@@ -115,11 +115,12 @@ def test_of_several_outcomes_the_worst_is_the_exit_code(codes: list[int], expect
     assert worst(codes) == expected
 
 
-def test_a_reader_that_goes_away_ends_the_output_quietly(home: Path) -> None:
+@pytest.mark.parametrize("arguments", [["generators"], ["forget", "--help"]])
+def test_a_reader_that_goes_away_ends_the_output_quietly(home: Path, arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "vaultkeeper", "generators"],
+        [sys.executable, "-m", "vaultkeeper", *arguments],
         stdout=write,
         stderr=subprocess.PIPE,
         env=environment(home),

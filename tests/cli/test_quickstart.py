@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def quickstart(folder: Path) -> str:
-    done = subprocess.run(
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [ROOT / "scripts" / "quickstart", folder],
         capture_output=True,
         text=True,
@@ -20,6 +20,10 @@ def quickstart(folder: Path) -> str:
         stdin=subprocess.DEVNULL,
         env={name: value for name, value in os.environ.items() if not name.startswith("VAULTKEEPER_")},
     )
+
+
+def quickstart(folder: Path) -> str:
+    done = run(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -40,3 +44,14 @@ def test_the_quickstart_rotates_twice_and_leaves_one_folder_that_answers() -> No
         answer = subprocess.run(next_command, capture_output=True, text=True, check=True)
         assert answer.stdout.count("done") == 2
         assert not list(folder.rglob(".vaultkeeper-*"))
+
+
+if os.geteuid() == 0:  # only then is PostgreSQL run as somebody else
+
+    def test_a_folder_that_postgresql_cannot_enter_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+        tmp_path.chmod(0o700)
+        done = run(tmp_path / "new")
+        assert done.returncode == 1
+        assert "its own user may not enter" in done.stderr
+        assert "  next   " in done.stderr
+        assert list(tmp_path.iterdir()) == []

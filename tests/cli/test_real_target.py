@@ -98,6 +98,7 @@ def test_an_unreachable_target_is_a_warning_in_check_and_5_in_rotate_with_the_ol
         ran = installed("rotate", "shop/db", "--wait", "1s", "--json")
     assert ran.code == 5, ran.err
     assert ran.json["rotations"][0]["state"] == "waiting"
+    assert len([line for line in ran.err.splitlines() if line.startswith("shop/db: waiting (unreachable) until ")]) == 1
     assert "v1" in ran.json["rotations"][0]["error"]["works"]
     assert postgres.login(account.username, account.password)
     resumed = installed("resume", "--all", "--json")

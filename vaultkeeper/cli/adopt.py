@@ -14,7 +14,7 @@ from vaultkeeper.cli.select import Name, named
 from vaultkeeper.cli.session import Session
 from vaultkeeper.errors import UsageError
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.secret import Fields, SecretBytes, Strategy
+from vaultkeeper.model.secret import Fields, SecretBytes, StagingLabel, Strategy
 
 MAX_BYTES = 1 << 20
 BARE = ""  # the engine names it by the policy
@@ -44,11 +44,13 @@ def adopt(session: Session, name: Name, yes: Yes = False) -> None:
         given = read_fields(_stdin())
     from vaultkeeper.engine import adopt as engine
 
+    before = parts.store.labels(name).get(StagingLabel.CURRENT)
     version = engine.adopt(name, given, parts)
     if session.out.json:
         session.out.document({"secret": name, "version": version.number, "fields": sorted(version.fields)})
     else:
-        session.out.say(f"{name}: v{version.number} works and is now current. Nothing was changed at the target.")
+        which = "is already current" if version.number == before else "is now current"
+        session.out.say(f"{name}: v{version.number} works and {which}. Nothing was changed at the target.")
 
 
 def read_fields(raw: bytes) -> Fields:

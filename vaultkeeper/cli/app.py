@@ -89,6 +89,8 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit:  # how click and rich end where the reader of a help text has gone away
+        return 0
     except Exception as raised:  # noqa: BLE001 - the last line before the user
         error = _usage(raised) if isinstance(raised, CLICK_ERROR) else as_error(raised)
         out = Output(json="--json" in arguments)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from vaultkeeper.cli.command import command
 from vaultkeeper.cli.session import Session
+from vaultkeeper.model.policy import RotationPolicy
 
 LEVEL_STYLES = {"ok": "green", "warn": "yellow", "unchecked": "yellow", "refuse": "bold red"}
 INVALID = 3
@@ -37,6 +39,7 @@ def check(
 
         policies = session.parts.policies
         findings = list(preview.check(session.parts, offline=False))
+    refused = [name for name, finding in findings if finding.level == "refuse"]
     if session.out.json:
         session.out.document(
             {
@@ -50,8 +53,12 @@ def check(
         if findings:
             rows = [(name, f.level, f.text, f.next) for name, f in findings]
             session.out.table(("SECRET", "LEVEL", "FINDING", "NEXT"), rows, LEVEL_STYLES)
-        disabled = sum(not policy.enabled for policy in policies.values())
-        session.out.say(
-            f"{len(policies)} policies are valid" + (f", {disabled} of them disabled." if disabled else ".")
-        )
-    return INVALID if any(f.level == "refuse" for _, f in findings) else 0
+        session.out.say(_verdict(list(policies.values()), len(refused)))
+    return INVALID if refused else 0
+
+
+def _verdict(policies: Sequence[RotationPolicy], refused: int) -> str:
+    disabled = sum(not policy.enabled for policy in policies)
+    text = "1 policy is" if len(policies) == 1 else f"{len(policies)} policies are"
+    text += " valid" + (f", {disabled} of them disabled" if disabled else "")
+    return text + (f", but not ready to rotate: put right what is refused above ({refused})." if refused else ".")

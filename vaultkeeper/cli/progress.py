@@ -1,4 +1,4 @@
-"""What the engine is doing, while it does it: a live list on a terminal, lines with `-v`, else silence."""
+"""What the engine is doing, while it does it: a live list on a terminal, lines with `-v`, else who begins to wait."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ log = logging.getLogger("vaultkeeper.rotation")
 def shown(session: Session) -> Iterator[None]:
     """Show the engine's events while the context lasts."""
     if session.out.quiet or not sys.stderr.isatty() or session.options.verbose:
-        session.watch = _log
+        logged = session.out.quiet or session.options.verbose
+        session.watch = _log if logged else _Waits(session).event
         with _interruptible(session, lambda: None):
             yield
         return
@@ -59,6 +60,24 @@ def _interruptible(session: Session, last: Callable[[], None]) -> Iterator[None]
 
 def _log(event: Event) -> None:
     log.info("%s: %s %s", event.secret, event.step, clean(event.text))
+
+
+class _Waits:
+    """One line for each secret and reason to wait, however often it is tried again. The engine works in threads."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._told: set[tuple[str, str]] = set()
+
+    def event(self, event: Event) -> None:
+        _log(event)
+        reason = event.text.partition(")")[0]
+        with self._lock:
+            if event.step == "waiting" and (event.secret, reason) not in self._told:
+                self._told.add((event.secret, reason))
+                text = self._session.out.redact(clean(event.text))
+                self._session.out.say(f"{event.secret}: waiting {text}")
 
 
 class _Live:

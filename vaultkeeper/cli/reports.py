@@ -37,8 +37,16 @@ def error_of(report: Report) -> VaultkeeperError | None:
         return None
     if report.error:
         return report.error
-    hint = "vaultkeeper status   says when; --emergency does not wait"
-    return Locked(f"{report.secret}: {report.skipped}", works="nothing was changed", next=hint)
+    if report.skipped.startswith("paused"):
+        hint = f"vaultkeeper unpause {report.secret}   ends it; --emergency does not wait"
+    else:
+        hint = "vaultkeeper status   says when; --emergency does not wait"
+    return Locked(f"{report.secret}: {_skipped(report)}", works="nothing was changed", next=hint)
+
+
+def _skipped(report: Report) -> str:
+    """A pause may have no reason."""
+    return report.skipped.removesuffix(": ")
 
 
 def document(report: Report, out: Output) -> dict[str, object]:
@@ -62,8 +70,8 @@ def detail(report: Report) -> str:
 
     rotation = report.rotation
     if rotation is None:
-        return report.skipped
-    texts = [report.skipped]
+        return _skipped(report)
+    texts = [_skipped(report)]
     if rotation.waiting or rotation.cause:
         texts.append(described(rotation))
     if rotation.waiting_for:

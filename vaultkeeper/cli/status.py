@@ -95,12 +95,18 @@ def history(
             spell.moment(r.opened_at) or "",
             r.purpose.value,
             r.state.value,
-            f"v{r.from_version} → v{r.to_version}" if r.from_version else f"v{r.to_version or '–'}",
+            _versions(r),
             _why(r),
         )
         for r in rotations
     ]
     session.out.table(("OPENED", "PURPOSE", "STATE", "VERSION", ""), rows, STATE_STYLES)
+
+
+def _versions(r: Rotation) -> str:
+    """The new one may not have been made."""
+    old, new = (f"v{number}" if number else "–" for number in (r.from_version, r.to_version))
+    return f"{old} → {new}" if r.from_version else new
 
 
 def _why(r: Rotation) -> str:

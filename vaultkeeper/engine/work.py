@@ -13,6 +13,7 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.parts import Event, Parts, open_target, power
+from vaultkeeper.engine.verdict import described
 from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, Binding, GroupKey, SecretVersion
 from vaultkeeper.ports import Change, Closes, Context, Deadline, DeliveryContext, NamesSystem, Target
@@ -45,6 +46,8 @@ class Work:
         if change.rotation.phase is not self.rotation.phase:
             step = self.rotation.phase.step.value if self.rotation.phase else "end"
             self.parts.watch(Event(self.rotation.secret, step, "done"))
+        if change.rotation.state is State.WAITING:
+            self.parts.watch(Event(self.rotation.secret, "waiting", _waits(change.rotation)))
         self.rotation = change.rotation
         self._unwritten = merged(self._unwritten, change)
         if not self.rotation.open or self.rotation.state in {State.PARKED, State.AMBIGUOUS}:
@@ -185,6 +188,11 @@ class Work:
     def groups(self, phase: Phase) -> frozenset[GroupKey]:
         """The delivery groups that a deliver or confirm phase has to settle."""
         return frozenset(place.group for place in self.places(phase.audience))
+
+
+def _waits(rotation: Rotation) -> str:
+    """The reason in parentheses, until when, and why."""
+    return described(rotation).removeprefix("waiting ") + (f": {rotation.detail}" if rotation.detail else "")
 
 
 def _system(parts: Parts, binding: Binding) -> str | None:
