@@ -103,6 +103,8 @@ class Judge:
     def forgotten(self) -> None:
         """The store was put back to a backup: what it held since is gone, and that is nobody's fault."""
         self.to_versions.clear()
+        self.sealed.clear()
+        self.fields.clear()
         self._kept: dict[str, set[str]] = {}
         for secret in [*self.records]:
             self.refresh(secret)

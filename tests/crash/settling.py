@@ -141,11 +141,11 @@ def _obey(run: Run, name: str, rotation: Rotation) -> None:
         else:
             _replace(run, name)
         return
-    if rotation.cause in {Cause.STALE, Cause.TARGET_WENT_BACK}:
+    if rotation.cause in {Cause.STALE, Cause.TARGET_WENT_BACK, Cause.DRIFT}:
         if _reconciled(run, name):
             return
         given = run.truth(name)
-        if given is not None:
+        if given is not None and rotation.cause is not Cause.DRIFT:
             run.adopted(name, given)
             return
     run.command(f"resume {name}", lambda p: resume([name], p, wait=LONG))

@@ -7,7 +7,7 @@ from functools import partial
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt
-from vaultkeeper.engine.moves import RETRY, advance
+from vaultkeeper.engine.moves import RETRY, advance, park
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
     Done,
@@ -17,7 +17,8 @@ from vaultkeeper.model.outcome import (
     Result,
     Unknown,
 )
-from vaultkeeper.model.rotation import End, Phase
+from vaultkeeper.model.policy import Read
+from vaultkeeper.model.rotation import Cause, End, Phase
 from vaultkeeper.model.secret import (
     GroupKey,
     SecretVersion,
@@ -69,10 +70,15 @@ def release(work: Work) -> Change:
         item = holder.item(place, versions, parts)
         same = holder.item(place, [version], parts).content == item.content  # a user name that both versions have
         release_it = _released if same else _release_one
-        result = release_it(work, place.group, version, item)
+        result: Result | Holds = release_it(work, place.group, version, item)
         for other in left:  # not asked whether it is still held: after a rollback its content may be the new one's
             if isinstance(result, Done):
                 result = _released(work, place.group, other, item)
+        if result is Holds.RUNNING:  # confirmed once, so somebody put it back since: no waiting changes that
+            return park(work.rotation, Cause.DRIFT, f"{place.name} runs on v{version.number}")
+        if isinstance(result, Holds):
+            again = max(RETRY, abs(parts.clock.now() - work.rotation.entered_at) / 10)
+            result = NotYet(f"{place.name}: a way back to v{version.number} is still open", again)
         if not isinstance(result, Done):
             return judge.judge_result(work.rotation, result, parts.clock.now())
     return advance(work.rotation, parts.clock.now())
@@ -84,7 +90,8 @@ def _released(work: Work, group: GroupKey, version: SecretVersion, item: Item) -
     return asked(work.parts, f"{item.spec.kind}.release", lambda: destination.release(group, version, item, ctx))
 
 
-def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result:
+def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result | Holds:
+    """Done, or what still names the version. Those who were cut off or never restart were not confirmed either."""
     released = _released(work, group, version, item)
     if not isinstance(released, Done):
         return released
@@ -93,4 +100,5 @@ def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item
     held = asked(work.parts, f"{kind}.holds", lambda: destination.holds(group, version, item, ctx))
     if isinstance(held, Unknown | Refused):
         return held
-    return Done() if held is Holds.NOTHING else NotYet(f"{kind} still holds v{version.number} ({held.value})", RETRY)
+    unasked = work.rotation.options.cut or item.spec.read is Read.FIRST_START
+    return Done() if held is Holds.NOTHING or (held is Holds.RUNNING and unasked) else held

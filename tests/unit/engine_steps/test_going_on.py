@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from tests.unit.engine_steps.bench import HOUR, Bench
+from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.ports import Change
 from vaultkeeper.testing.faults import Fault, Goes
@@ -67,6 +68,38 @@ def test_a_resume_hands_over_again_where_somebody_put_the_consumer_back_meanwhil
     bench.resume()
     assert bench.newest("s").state is State.DONE
     assert bench.running("v")[""].endswith(bench.version("s", 2).fields["password"].reveal())
+
+
+def test_a_consumer_that_was_put_back_after_its_confirm_is_told_before_the_old_value_dies() -> None:
+    """It was waited for in silence once, for ever."""
+    bench = Bench("put-back")
+    bench.use(bench.make.overlap("s", bench.make.service("v")))
+    bench.done()
+    bench.world.backup("v")
+    bench.rotate("s", wait=timedelta(0))
+    bench.world.restore_backup("v")
+    bench.resume()
+    rotation = bench.newest("s")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.DRIFT)
+    assert bench.accepted("s") == {1, 2}
+    assert [proposal.key for proposal in reconcile("s", bench.parts())] == ["deliver"]
+    apply("s", "deliver", bench.parts())
+    bench.resume()
+    assert bench.newest("s").state is State.DONE
+    assert bench.accepted("s") == {2}
+
+
+def test_laggards_that_were_cut_do_not_keep_the_leaked_value_alive() -> None:
+    bench = Bench("cut-off")
+    bench.use(bench.make.overlap("s", bench.make.service("v")))
+    bench.done()
+    bench.world.backup("v")
+    bench.faults.script = [Fault("v.confirm", Goes.UNREACHABLE, call=2)]
+    bench.emergency("s", cut=True, wait=timedelta(0))
+    bench.world.restore_backup("v")
+    bench.resume()
+    assert bench.newest("s").state is State.DONE
+    assert bench.accepted("s") == {2}
 
 
 def test_a_last_rotation_far_ahead_of_now_does_not_forbid_the_next_for_years() -> None:
