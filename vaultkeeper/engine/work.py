@@ -11,7 +11,7 @@ from datetime import datetime
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.groups import asked
+from vaultkeeper.engine.groups import attempted
 from vaultkeeper.engine.parts import Event, Parts, open_target, power
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
@@ -154,7 +154,7 @@ class Work:
         for _, target in targets:
             closing = power(target, Closes)
             if closing is not None:
-                asked(self.parts, f"{target.kind}.close", closing.close)
+                attempted(self.parts, f"{target.kind}.close", closing.close)
 
     # ------------------------------------------------------------------------------------------------------- contexts
 
