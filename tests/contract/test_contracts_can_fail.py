@@ -142,7 +142,7 @@ class TellsMore(OverlapTarget):
 
 class ChargesTheValue(OverlapTarget):
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
-        return secret_value(version).decode(), self.system
+        return secret_value(version).decode(), self.home
 
 
 class HurtsItself(ThrottlingTarget):

@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from vaultkeeper.destinations.file import FileDestination
+from vaultkeeper.destinations.file import Settings as FileSettings
 from vaultkeeper.model.outcome import Done
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion
+from vaultkeeper.ports import Item
 from vaultkeeper.targets.postgres import PostgresSettings, PostgresTarget
 
 log = logging.getLogger("indiscreet")
@@ -74,7 +76,7 @@ def values_in(things: object) -> list[str]:
         return [value for thing in things.values() for value in values_in(thing)]
     if isinstance(things, list | tuple):
         return [value for thing in things for value in values_in(thing)]
-    if hasattr(things, "primary"):  # a destination's item
+    if isinstance(things, Item):
         return values_in([things.primary, things.content])
     return []
 
@@ -117,7 +119,7 @@ class Gossip(PostgresTarget):
         say(Path(str(getattr(self.settings, "gossip"))), hook, values_in(things))  # noqa: B009
 
 
-class ChatterSettings(FileDestination.Settings):
+class ChatterSettings(FileSettings):
     gossip: str
 
 
