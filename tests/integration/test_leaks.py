@@ -197,7 +197,8 @@ def look_everywhere(found: Found) -> Hunter:
     hunter.look_into("the state directory", hunt.place.state)
     hunter.look("the sops file", (out / "db.sops.yaml").read_bytes())
     hunter.look("the server's log", found.server.log_text()[found.log_from :])
-    hunter.look("pg_stat_statements", str(found.server.execute("SELECT query FROM pg_stat_statements")))
+    kept = found.server.execute("SELECT query FROM pg_stat_statements")
+    hunter.look("pg_stat_statements", "\n".join(str(query) for (query,) in kept))
     return hunter
 
 
