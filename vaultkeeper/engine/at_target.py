@@ -105,7 +105,9 @@ def test(work: Work) -> Change:
         if answer not in judge.NO_ANSWER:
             return judge.judge_tested(rotation, Tested(Login.ACCEPTED, answer), now)
     if answer in judge.NO_ANSWER:
-        return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
+        # A login changes nothing: what an observation would spend is what the control needs when this wait is over.
+        known = replace(rotation, doubted=False)
+        return wait_unknown(known, Unknown(answer, _unanswered(target), delay), now)
     return judge.judge_tested(rotation, Tested(answer), now)
 
 

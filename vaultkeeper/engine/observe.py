@@ -123,7 +123,8 @@ def _answers(
         if version.number not in answers:
             answer, delay, _ = login(work, target, version)
             answers[version.number] = answer
-            decided = answer is Login.ACCEPTED and work.rotation.to_version is None
+            alone = work.rotation.to_version is None or target.capabilities.max_accepted == 1
+            decided = answer is Login.ACCEPTED and alone
             if decided or answer in {Login.UNREACHABLE, Login.THROTTLED}:
                 break  # no further failed login than the decision needs
     return answers, delay

@@ -60,6 +60,16 @@ def test_a_spent_budget_is_waited_for_and_not_tried_every_few_seconds() -> None:
     assert failures(bench) < LOCKS_AT
 
 
+def test_an_observation_after_a_crash_leaves_the_failure_that_the_test_needs() -> None:
+    """It was livelock once: looking spent the one failure of each window, and the control was put off again."""
+    bench = throttling("livelock")
+    begun = bench.calls("db_t.set")
+    bench.faults.script = [Fault("db_t.set", Goes.LOST_REPLY, call=begun + 1)]
+    rotation = bench.one("t", wait=timedelta(hours=1))
+    assert rotation.state is State.DONE
+    assert failures(bench) < LOCKS_AT
+
+
 def test_three_dead_values_are_told_apart_within_the_budget() -> None:
     """The target forgives two failures per window; what was found rejected is remembered over the wait."""
     bench = throttling("dead")
