@@ -98,6 +98,9 @@ def rotation(stage: Stage, seconds: float) -> Iterator[Line]:
     names, [bare] = stage.adopted(1), stage.bare(1)
     spent: dict[str, list[float]] = {name: [] for name in bare.parts}
 
+    def ours() -> None:
+        stage.rotate(names)
+
     def parts() -> None:
         for name, part in bare.parts.items():
             started = time.perf_counter()
@@ -105,8 +108,8 @@ def rotation(stage: Stage, seconds: float) -> Iterator[Line]:
             spent[name].append(time.perf_counter() - started)
 
     with bare:
-        _warm(lambda: stage.rotate(names), parts)
-        turns = take_turns(lambda: stage.rotate(names), parts, rounds=100, seconds=seconds)
+        _warm(ours, parts)
+        turns = take_turns(ours, parts, rounds=60, seconds=seconds)
     line = turns.line("one rotation / its necessary parts", at_most=1.5)
     yield replace(line, parts={name: median(times) * 1000 for name, times in spent.items()})
 
