@@ -77,17 +77,22 @@ def _ask_about_old_data(name: str, options: Options) -> None:
 
 
 def take_up(
-    rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True, forget_old: bool = False
+    rotation: Rotation, parts: Parts, *, hasten: bool = False, forward: bool = True, said: Options | None = None
 ) -> Work:
-    """Take an open rotation over with the next epoch; what was begun has an unknown outcome."""
+    """Take an open rotation over with the next epoch; what was begun has an unknown outcome.
+
+    `said`: what a person declares only now, of a target that is gone or of laggards.
+    """
     now = parts.clock.now()
     taken = moves.taken_up(parts.store.take(rotation.id))
     if forward:
         taken = moves.resumed(taken, now)
     if hasten and taken.finished:
         taken = moves.hastened(taken, now)
-    if forget_old:
-        taken = replace(taken, options=replace(taken.options, forget_old=True))
+    if said is not None:
+        earlier = taken.options
+        both = replace(earlier, forget_old=said.forget_old or earlier.forget_old, cut=said.cut or earlier.cut)
+        taken = replace(taken, options=both)
     return Work(taken, parts, Book(taken.secret, parts.store, parts.envelope, parts.redactor))
 
 

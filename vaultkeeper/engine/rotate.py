@@ -167,10 +167,10 @@ def rotate(
     options = options or Options()
     reports: list[Report] = []
     wanted: list[str] = []
-    given_up = [name for name in names if options.forget_old and newest_open(name, parts)]
-    if given_up:  # the option is meant for the rotation that stands there
-        reports += resume(given_up, parts, wait=wait, forget_old=True)
-    for name in [name for name in names if name not in given_up]:
+    meant = [name for name in names if _means_the_open_one(name, parts, purpose, options)]
+    if meant:
+        reports += resume(meant, parts, wait=wait, said=options)
+    for name in [name for name in names if name not in meant]:
         skipped = reason_to_skip(name, parts, purpose, by_name=by_name, replace=options.replace)
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
@@ -182,6 +182,15 @@ def rotate(
     return reports + run(openers, parts, by_name=by_name, wait=wait)
 
 
+def _means_the_open_one(name: str, parts: Parts, purpose: Purpose, options: Options) -> bool:
+    """`--forget-old`, and `--emergency --cut` of an emergency that its laggards stopped, speak of what stands there."""
+    rotation = newest_open(name, parts)
+    if rotation is None:
+        return False
+    stopped = rotation.purpose is Purpose.EMERGENCY and not rotation.finished
+    return options.forget_old or (purpose is Purpose.EMERGENCY and options.cut and stopped)
+
+
 def resume(
     names: Sequence[str] | None,
     parts: Parts,
@@ -189,7 +198,7 @@ def resume(
     wait: timedelta | None = None,
     hasten: bool = False,
     forward: bool = True,
-    forget_old: bool = False,
+    said: Options | None = None,
 ) -> list[Report]:
     """Take open rotations over and drive them on. `forward`: parked ones too, as a person's word."""
     open_now = {rotation.secret: rotation for rotation in parts.store.open_rotations()}
@@ -198,7 +207,7 @@ def resume(
             raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
     chosen = [open_now[name] for name in (names if names is not None else open_now) if name in open_now]
     openers: dict[str, Callable[[], Work]] = {
-        rotation.secret: partial(take_up, rotation, parts, hasten=hasten, forward=forward, forget_old=forget_old)
+        rotation.secret: partial(take_up, rotation, parts, hasten=hasten, forward=forward, said=said)
         for rotation in chosen
     }
     return run(openers, parts, by_name=names is not None, wait=wait)
@@ -305,7 +314,7 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, 
     emergency = purpose is Purpose.EMERGENCY
     pause = pause_of(name, parts)
     if pause is not None and not emergency:
-        return Report(name, skipped=f"paused: {pause.reason}", skip_code=code)
+        return Report(name, skipped=f"paused: {pause.reason}" if pause.reason else "paused", skip_code=code)
     rotation = newest_open(name, parts)
     if rotation is not None and not (emergency and rotation.finished) and not replaceable(rotation, replace=replace):
         return _open_already(rotation, by_name=by_name)

@@ -309,6 +309,9 @@ def test_laggards_stop_an_emergency_unless_they_are_cut(cut: bool) -> None:
         assert (report.state, report.rotation.cause) == ("parked", Cause.LAGGARDS)
         assert "laptop" in report.rotation.detail
         assert bench.accepted("s") == {1, 2}
+        (report,) = bench.emergency("s", cut=True, wait=timedelta(days=1))  # the word that rollback names
+        assert report.state == "done"
+        assert bench.accepted("s") == {2}
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence
