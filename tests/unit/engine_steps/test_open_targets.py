@@ -1,0 +1,86 @@
+"""A target is opened once while its rotation is awake, and lets go of what it keeps before anybody sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import pytest
+
+from tests.unit.engine_steps.bench import Bench, SimBackends
+from vaultkeeper.ports import Target
+from vaultkeeper.testing.faults import Fault, Goes
+from vaultkeeper.testing.simulators import TARGETS
+
+
+class Opened:
+    """What was opened and not closed yet."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ever = 0
+        self.now: list[object] = []
+        monkeypatch.setattr(SimBackends, "target", self._open)
+
+    def _open(self, kind: str, settings: Mapping[str, object], codec: int) -> Target:
+        target = TARGETS[kind].open(settings, codec)
+        self.ever += 1
+        self.now.append(target)
+        target.close = lambda: self.now.remove(target)  # type: ignore[attr-defined]
+        return target
+
+
+def _bench(name: str) -> Bench:
+    bench = Bench(name)
+    bench.use(bench.make.overlap("one", bench.make.file("f")))
+    return bench
+
+
+def test_a_target_is_opened_once_and_closed_when_its_rotation_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = _bench("closed")
+    bench.edit("one", grace_period=timedelta(0))
+    bench.done("one")
+    opened = Opened(monkeypatch)
+    bench.done("one")
+    assert (opened.ever, opened.now) == (1, [])
+
+
+def test_nothing_is_open_while_a_rotation_sleeps_and_a_later_hook_opens_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = _bench("asleep")
+    bench.done("one")
+    opened, asleep, sleep = Opened(monkeypatch), list[int](), bench.clock.sleep
+
+    def watched(duration: timedelta) -> None:
+        asleep.append(len(opened.now))
+        sleep(duration)
+
+    monkeypatch.setattr(bench.clock, "sleep", watched)
+    bench.done("one")
+    assert set(asleep) == {0}, "it slept, and nothing was open"
+    assert opened.ever == 1 + len(asleep)
+
+
+def test_nothing_stays_open_where_the_journal_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = _bench("stopped")
+    bench.done("one")
+    opened = Opened(monkeypatch)
+    bench.faults.script = [Fault("store.commit", Goes.REFUSED, call=bench.calls("store.commit") + 1)]
+    (report,) = bench.rotate("one")
+    assert report.error is not None
+    assert opened.ever == 1
+    assert opened.now == []
+
+
+def test_a_target_that_fails_to_close_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = _bench("stuck")
+    opened = Opened(monkeypatch)
+    opened.now = Stubborn()
+    bench.done("one")
+
+
+class Stubborn(list[object]):
+    """Forgets nothing."""
+
+    def remove(self, one: object) -> None:
+        raise OSError("the line is dead")
