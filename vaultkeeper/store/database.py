@@ -196,7 +196,7 @@ class SqlStore:
     def _transaction(self, work: Callable[[Connection], _T]) -> _T:
         head = self._audit.head
         try:
-            with self._database.engine.begin() as connection:
+            with self._database.turn(), self._database.engine.begin() as connection:
                 result = work(connection)
                 if head != self._head_kept:
                     connection.execute(sql.MOVE_AUDIT_HEAD, {"log": self._log, "seq": head.seq, "mac": head.mac})

@@ -21,6 +21,9 @@ class DatabaseEngine(Protocol):
 
     def hold(self, name: str) -> AbstractContextManager[None]: ...
 
+    def turn(self) -> AbstractContextManager[object]:
+        """Held by a thread around its writing transaction, so that this process's writers queue up."""
+
     def reserve(self) -> None:
         """Is there room to begin something new *and* to end it? Raises StoreFull."""
 

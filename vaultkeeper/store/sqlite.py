@@ -9,6 +9,7 @@ import os
 import sqlite3
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -51,10 +52,15 @@ class SqliteEngine:
         self._directory = directory
         self._locks = FileLocks(directory / LOCKS)
         self._ballast = Ballast(directory / BALLAST)
+        self._turn = Lock()
         self.engine = _engine(directory / FILE)
 
     def hold(self, name: str) -> AbstractContextManager[None]:
         return self._locks.hold(name)
+
+    def turn(self) -> AbstractContextManager[object]:
+        """SQLite has one writer at a time; whoever finds it busy there sleeps for up to 100 ms before asking again."""
+        return self._turn
 
     def reserve(self) -> None:
         if not self._ballast.ensure():
