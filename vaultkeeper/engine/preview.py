@@ -66,6 +66,7 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
     findings: list[Finding] = []
     if not isinstance(places, tuple):
         findings.append(Finding("warn", f"a destination could not be asked for its places: {places.detail}"))
+    findings += _untagged(policy, parts)
     if ask_servers:
         findings += _target_findings(work, parts)
         findings += _destination_findings(work, placed, parts)
@@ -82,6 +83,15 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
         next_due(policy, parts, parts.clock.now()),
         skipped.skipped if skipped else "",
     )
+
+
+def _untagged(policy: RotationPolicy, parts: Parts) -> list[Finding]:
+    """Invariant 12: where nothing at the target says who wrote last, a person must know."""
+    spec = policy.target
+    if spec is None or (parts.backends.target_class(spec.kind).capabilities.tags and not spec.self_service):
+        return []
+    text = "holds no tag of ours: a store restored from an old backup is noticed only when its value is refused"
+    return [Finding("unchecked", f"{spec.kind} {text}")]
 
 
 def _target_findings(work: Work, parts: Parts) -> list[Finding]:
