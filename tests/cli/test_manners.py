@@ -146,6 +146,7 @@ def test_output_that_cannot_be_written_is_an_error(home: Path) -> None:
 def test_an_interrupt_exits_130_without_a_traceback(home: Path) -> None:
     program = (
         "import sys, signal, os, vaultkeeper.encryption.installation as i\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         "i.Public.read = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "from vaultkeeper.cli.app import run\n"
         "sys.exit(run(['keys', 'show']))\n"
