@@ -52,6 +52,7 @@ class Snapshot:
     mode: int = 0o600
     owner: Owner = Owner()
     changed_at: float = 0.0  #: of its content, seconds since the epoch
+    placed_at: float = 0.0  #: since when surely it stands there as it is (ctime), or is absent (its directory's mtime)
     acl: bytes | None = field(default=None, repr=False)
 
     @property
@@ -218,7 +219,7 @@ def _read(folder: int, name: str, path: str, limit_bytes: int) -> Snapshot:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        return Snapshot(None)
+        return Snapshot(None, placed_at=os.fstat(folder).st_mtime)
     try:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode):
@@ -237,7 +238,8 @@ def _read(folder: int, name: str, path: str, limit_bytes: int) -> Snapshot:
     finally:
         os.close(fd)
     owner = Owner(seen.st_uid, seen.st_gid)
-    return Snapshot(bytes(content), _tell(seen), stat.S_IMODE(seen.st_mode), owner, seen.st_mtime, acl)
+    mode = stat.S_IMODE(seen.st_mode)
+    return Snapshot(bytes(content), _tell(seen), mode, owner, seen.st_mtime, seen.st_ctime, acl)
 
 
 def _tell(seen: os.stat_result) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ edit the file too; what it wrote between our reading and our rename is Refused(C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Protocol, Self
 
@@ -60,6 +61,28 @@ class Document(Protocol):
 
     def encode(self) -> bytes | None:
         """The file's bytes. None or only blanks: nothing is left. Raises Answered."""
+
+
+@dataclass
+class Whole:
+    """A file that is one value: its only slot is the whole of it."""
+
+    content: bytes | None
+
+    def get(self, slot: str) -> bytes | None:
+        return self.content
+
+    def carries(self, slot: str, content: bytes) -> bool:
+        return self.content == content
+
+    def put(self, slot: str, content: bytes) -> None:
+        self.content = content
+
+    def restore(self, slot: str, stored: bytes | None) -> None:
+        self.content = stored
+
+    def encode(self) -> bytes | None:
+        return self.content
 
 
 class WrittenFile:

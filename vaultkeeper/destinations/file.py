@@ -10,11 +10,10 @@ Privileges: write permission in the file's directory; to keep an owner other tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from vaultkeeper.access.files import Snapshot
-from vaultkeeper.access.written import FileSettings, WrittenFile, read_back
+from vaultkeeper.access.written import FileSettings, Whole, WrittenFile, read_back
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import Unknown
 from vaultkeeper.model.policy import DestinationSpec
@@ -37,28 +36,8 @@ class FileDestination(WrittenFile):
             raise PolicyInvalid("a file holds one value", next="write one destination per file")
         return [(Slot(""), next(iter(spec.values), ""))]
 
-    def load(self, was: Snapshot, items: Sequence[Item], ctx: DeliveryContext) -> _Whole:
-        return _Whole(was.content)
+    def load(self, was: Snapshot, items: Sequence[Item], ctx: DeliveryContext) -> Whole:
+        return Whole(was.content)
 
     def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None:
         return read_back(self, item, ctx)
-
-
-@dataclass
-class _Whole:
-    content: bytes | None
-
-    def get(self, slot: str) -> bytes | None:
-        return self.content
-
-    def carries(self, slot: str, content: bytes) -> bool:
-        return self.content == content
-
-    def put(self, slot: str, content: bytes) -> None:
-        self.content = content
-
-    def restore(self, slot: str, stored: bytes | None) -> None:
-        self.content = stored
-
-    def encode(self) -> bytes | None:
-        return self.content
