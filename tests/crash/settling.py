@@ -93,7 +93,7 @@ def _no_litter(run: Run, name: str, policy: RotationPolicy, current_id: str, str
         for key in state.get("objects", {}):
             id_ = key.rpartition("|")[2]
             late = str(spec.settings["system"]).startswith("new")  # `reconcile` may serve it beside an open rotation
-            if not late and id_ in ours and id_ != current_id and strategy in RELEASES:
+            if not late and id_ in ours and id_ != current_id and strategy is not Strategy.MANUAL:
                 raise Broken(7, f"{name}: an object of v{ours[id_]} is left: {key}")
     if policy.target is not None and policy.target.kind == "sim_minting":
         tokens = run.world.state.get(str(policy.target.settings["system"]), {}).get("tokens", {})
@@ -104,9 +104,6 @@ def _no_litter(run: Run, name: str, policy: RotationPolicy, current_id: str, str
         ]
         if stray and not run.store_was_restored:
             raise Broken(7, f"{name}: {len(stray)} stray tokens")
-
-
-RELEASES = {Strategy.OVERLAP, Strategy.ALTERNATING_USERS, Strategy.MINTED}
 
 
 def _follow_the_words(run: Run, name: str) -> None:

@@ -42,6 +42,11 @@ def advance(rotation: Rotation, now: datetime, facts: Facts | None = None) -> Ch
     return _end(moved, now, facts)
 
 
+def waited(rotation: Rotation, now: datetime) -> timedelta:
+    """How long it has stood in its phase; nothing where the clock was set back since, so that no wait grows by that."""
+    return max(now - rotation.entered_at, timedelta(0))
+
+
 def wait(rotation: Rotation, reason: Waiting, until: datetime, who: tuple[str, ...] = (), detail: str = "") -> Change:
     """The same phase again, not sooner than `until`."""
     return Change(

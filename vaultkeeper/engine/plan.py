@@ -115,15 +115,26 @@ def _single(shape: Shape) -> list[Phase]:
         Phase(Step.TEST, P),
         *_hand_over(P),
         Phase(Step.FINISH, P),
+        Phase(Step.RELEASE, C),
     ]
 
 
 def _previous_keys(shape: Shape) -> list[Phase]:
-    """New key into the fallback list everywhere, then promoted. C stays in the list, unless its data may be lost."""
+    """New key into the fallback list everywhere, then promoted. C stays in the list, unless its data may be lost.
+
+    The release is about the objects that have C first: without it a way back to a list without P stays open.
+    """
     rounds = [(P,)] if shape.first else [(C_THEN_P,), (P_THEN_C,)]
     deliveries = [phase for (carry,) in rounds for phase in (_prepare(carry), *_hand_over(carry))]
     dropped = [_prepare(P), *_hand_over(P)] if shape.drops_old and not shape.first else []
-    return [Phase(Step.OBSERVE), Phase(Step.CREATE, P), *deliveries, Phase(Step.FINISH, P), *dropped]
+    return [
+        Phase(Step.OBSERVE),
+        Phase(Step.CREATE, P),
+        *deliveries,
+        Phase(Step.FINISH, P),
+        *dropped,
+        Phase(Step.RELEASE, C),
+    ]
 
 
 def _manual(shape: Shape) -> list[Phase]:
@@ -140,7 +151,14 @@ def _manual(shape: Shape) -> list[Phase]:
 
 
 def _nobody_checks(_shape: Shape) -> list[Phase]:
-    return [Phase(Step.OBSERVE), Phase(Step.CREATE, P), _prepare(P), *_hand_over(P), Phase(Step.FINISH, P)]
+    return [
+        Phase(Step.OBSERVE),
+        Phase(Step.CREATE, P),
+        _prepare(P),
+        *_hand_over(P),
+        Phase(Step.FINISH, P),
+        Phase(Step.RELEASE, C),
+    ]
 
 
 def _rehearsal() -> list[Phase]:
@@ -221,8 +239,6 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
         target = [_prepare(c, CHECKER), *_hand_over(c, CHECKER)]
     consumers = _hand_over(_carry_back(shape, handed_over)) if handed_over else []
     tail = [Phase(Step.RELEASE, P)] if any(p.step is Step.PREPARE for p in begun) else []
-    if shape.strategy in KEEPS_OLD and len(handed_over) > 1:
-        tail = []  # P stays in the list: data may be encrypted with it
     return tuple([*target, *consumers, *tail] if one_at_a_time else [*consumers, *target, *tail])
 
 

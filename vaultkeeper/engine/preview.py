@@ -157,7 +157,7 @@ def _lines(phase: Phase, policy: RotationPolicy, places: Sequence[Placed]) -> li
         Step.CONFIRM: [f"confirm   {who} it: {', '.join(there)}"] if there else [],
         Step.FINISH: ["finish    the new version is CURRENT"],
         Step.GRACE: [f"grace     the old value stays valid for {_span(policy.grace_period)}"],
-        Step.RELEASE: [],
+        Step.RELEASE: [f"release   no way back to {_ends(phase.carry)} stays open at consumers"] if there else [],
         Step.EVIDENCE: ["evidence  nobody uses the old value any more"],
         Step.RETIRE: [f"retire    {target} refuses the old value"],
         Step.PROVE: [f"prove     {_ends(phase.carry)} is refused"],

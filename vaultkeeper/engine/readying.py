@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt
-from vaultkeeper.engine.moves import RETRY, advance, park
+from vaultkeeper.engine.moves import RETRY, advance, park, waited
+from vaultkeeper.engine.plan import keeps_old
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
     Done,
@@ -18,13 +21,15 @@ from vaultkeeper.model.outcome import (
     Unknown,
 )
 from vaultkeeper.model.policy import Read
-from vaultkeeper.model.rotation import Cause, End, Phase
+from vaultkeeper.model.rotation import Cause, End, Phase, Step
 from vaultkeeper.model.secret import (
     GroupKey,
     SecretVersion,
 )
 from vaultkeeper.ports import Change, Item
 
+PUT_OFF_AT_ONCE = 8  # so many places that are not ready yet, and the rest is asked after the wait
+LOOKED_BACK = 5  # rotations; each supersedes at most the one before it
 
 def prepare(work: Work) -> Change:
     """Additive: consumers see nothing. What it takes to put each slot back is journalled before any delivery."""
@@ -57,31 +62,72 @@ def _own_items(work: Work, group: GroupKey, phase: Phase) -> list[Item]:
 
 
 def release(work: Work) -> Change:
-    """Close rollback paths that name the version, and collect its objects; also of a discarded PENDING."""
+    """Close rollback paths that name the version, and collect its objects; also of a discarded PENDING.
+
+    A place that is not ready yet keeps no other waiting, and a group that is through is not asked again.
+    """
     phase, parts = phase_of(work), work.parts
     version = work.version(phase.carry[0])
     if version is None or not work.rotation.places:
         return advance(work.rotation, parts.clock.now())
     work.begin()
+    left = _left_behind(work) if phase.carry[0] is End.FROM else []
+    through, put_off = set(work.rotation.settled), list[NotYet]()
+    for group in dict.fromkeys(place.group for place in work.rotation.places if place.group not in through):
+        answer = _release_group(work, group, version, left)
+        if isinstance(answer, Drifted):
+            return park(work.rotation, Cause.DRIFT, answer.detail)
+        if isinstance(answer, Done):
+            through.add(group)
+        elif isinstance(answer, NotYet) and len(put_off) < PUT_OFF_AT_ONCE:
+            put_off.append(answer)
+        else:
+            return judge.judge_result(replace(work.rotation, settled=frozenset(through)), answer, parts.clock.now())
+    if not put_off:
+        return advance(work.rotation, parts.clock.now())
+    soonest = min(put_off, key=attrgetter("after"))
+    return judge.judge_result(replace(work.rotation, settled=frozenset(through)), soonest, parts.clock.now())
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """Confirmed once, so somebody put it back since: no waiting changes that."""
+
+    detail: str
+
+
+def _left_behind(work: Work) -> list[SecretVersion]:
+    """Of rotations that something else took the place of before they released: those accepted still, where a target
+    says so, and where none does those that the journal names.
+    """
+    if any(phase.step in {Step.RETIRE, Step.PROVE} for phase in work.rotation.phases):
+        return work.leftovers()
+    before = [r for r in work.parts.store.rotations(work.rotation.secret, limit=LOOKED_BACK) if r.superseded]
+    ends = {number for r in before for number in (r.from_version, r.to_version) if number is not None}
+    return [work.book.version(n) for n in sorted(ends - {work.rotation.from_version, work.rotation.to_version})]
+
+
+def _release_group(
+    work: Work, group: GroupKey, version: SecretVersion, left: Sequence[SecretVersion]
+) -> Result | Drifted:
+    parts = work.parts
     holder = Holder(work.rotation.secret, work.rotation.policy, work.rotation.places, work.rotation, work.book)
-    left = work.leftovers() if phase.carry[0] is End.FROM else []
-    for place in work.rotation.places:
-        versions = holder.versions(place.audience) or []
-        item = holder.item(place, versions, parts)
+    for place in [place for place in work.rotation.places if place.group == group]:
+        item = holder.item(place, holder.versions(place.audience) or [], parts)
         same = holder.item(place, [version], parts).content == item.content  # a user name that both versions have
         release_it = _released if same else _release_one
-        result: Result | Holds = release_it(work, place.group, version, item)
+        result: Result | Holds = release_it(work, group, version, item)
         for other in left:  # not asked whether it is still held: after a rollback its content may be the new one's
             if isinstance(result, Done):
-                result = _released(work, place.group, other, item)
-        if result is Holds.RUNNING:  # confirmed once, so somebody put it back since: no waiting changes that
-            return park(work.rotation, Cause.DRIFT, f"{place.name} runs on v{version.number}")
+                result = _released(work, group, other, item)
+        if result is Holds.RUNNING:
+            return Drifted(f"{place.name} runs on v{version.number}")
         if isinstance(result, Holds):
-            again = max(RETRY, abs(parts.clock.now() - work.rotation.entered_at) / 10)
-            result = NotYet(f"{place.name}: a way back to v{version.number} is still open", again)
+            again = max(RETRY, waited(work.rotation, parts.clock.now()) / 10)
+            return NotYet(f"{place.name}: a way back to v{version.number} is still open", again)
         if not isinstance(result, Done):
-            return judge.judge_result(work.rotation, result, parts.clock.now())
-    return advance(work.rotation, parts.clock.now())
+            return result
+    return Done()
 
 
 def _released(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result:
@@ -91,7 +137,10 @@ def _released(work: Work, group: GroupKey, version: SecretVersion, item: Item) -
 
 
 def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result | Holds:
-    """Done, or what still names the version. Those who were cut off or never restart were not confirmed either."""
+    """Done, or what still names the version.
+
+    Those who were cut off or never restart were not confirmed either, and a list of keys keeps the version.
+    """
     released = _released(work, group, version, item)
     if not isinstance(released, Done):
         return released
@@ -100,5 +149,5 @@ def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item
     held = asked(work.parts, f"{kind}.holds", lambda: destination.holds(group, version, item, ctx))
     if isinstance(held, Unknown | Refused):
         return held
-    unasked = work.rotation.options.cut or item.spec.read is Read.FIRST_START
+    unasked = work.rotation.options.cut or item.spec.read is Read.FIRST_START or keeps_old(work.rotation.policy)
     return Done() if held is Holds.NOTHING or (held is Holds.RUNNING and unasked) else held

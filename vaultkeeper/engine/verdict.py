@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaultkeeper.engine.judge import needs_observation
 from vaultkeeper.engine.moves import NOTHING_IS_BACK
-from vaultkeeper.engine.plan import one_at_a_time
+from vaultkeeper.engine.plan import keeps_old, one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
 from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
 
@@ -99,16 +99,17 @@ def works_now(rotation: Rotation) -> str:
     """Which version works right now, judging by the journal. Before the colon stands only what is certain."""
     old = f"v{rotation.from_version} (old)" if rotation.from_version else "no stored version"
     new = f"v{rotation.to_version} (new)"
+    at_target = new if rotation.finished else old
     nothing_of_ours = {
         Cause.NONE_ACCEPTED: "none of the stored versions was accepted",
-        Cause.DRIFT: f"{old} at the target; somebody put a consumer back to an older one",
+        Cause.DRIFT: f"{at_target} at the target; somebody put a consumer back to an older one",
         Cause.STALE: "what a newer state of this installation set last; this store does not hold it",
         Cause.TARGET_WENT_BACK: f"an older version than {old}: the target was put back",
     }
     if rotation.cause in nothing_of_ours:
         return nothing_of_ours[rotation.cause]
     if rotation.finished:
-        return f"{new}: every consumer runs on it; {old} may still be accepted"
+        return f"{new}: every consumer runs on it; {_of_the_old(rotation, old)}"
     begun = rotation.phases[: rotation.reached + 1]
     if rotation.state is State.ROLLED_BACK or not any(p.step in CHANGES_WHAT_WORKS for p in begun):
         on_it = f"{old}: target and consumers are on it"
@@ -122,6 +123,16 @@ def works_now(rotation: Rotation) -> str:
     if rotation.direction is Direction.BACK or not _new_is_proven(rotation):
         return f"{old}: the target accepts it, {new} may be refused"
     return f"{old} and {new}: the target accepts both" if rotation.from_version else f"{new}: it was proven"
+
+
+def _of_the_old(rotation: Rotation, old: str) -> str:
+    """What a person may still count on of the value that was left."""
+    if one_at_a_time(rotation.policy):
+        return f"{old} is refused"
+    if rotation.policy.target is None:
+        kept = keeps_old(rotation.policy) and not rotation.options.data_loss
+        return f"{old} stays in its list" if kept else "no target checks it"
+    return f"{old} may still be accepted"
 
 
 def _new_is_proven(rotation: Rotation) -> bool:

@@ -59,20 +59,27 @@ def test_minted() -> None:
 
 def test_single_prepares_everything_before_its_barrier() -> None:
     assert planned(Strategy.SINGLE) == (
-        "observe create[P] prepare[P] barrier[P] set[P]!C test[P] deliver[P] confirm[P] finish[P]"
+        "observe create[P] prepare[P] barrier[P] set[P]!C test[P] deliver[P] confirm[P] finish[P] release[C]"
     )
 
 
 def test_single_checker_behind_a_destination() -> None:
     assert planned(Strategy.SINGLE, via=True) == (
         "observe create[P] prepare@checker[P] prepare[P] barrier[P] "
-        "deliver@checker[P] confirm@checker[P] test[P] deliver[P] confirm[P] finish[P]"
+        "deliver@checker[P] confirm@checker[P] test[P] deliver[P] confirm[P] finish[P] release[C]"
     )
 
 
 def test_previous_keys_goes_round_twice_and_keeps_the_old_key() -> None:
     assert planned(Strategy.PREVIOUS_KEYS) == (
-        "observe create[P] prepare[C,P] deliver[C,P] confirm[C,P] prepare[P,C] deliver[P,C] confirm[P,C] finish[P]"
+        "observe create[P] prepare[C,P] deliver[C,P] confirm[C,P] prepare[P,C] deliver[P,C] confirm[P,C] finish[P] "
+        "release[C]"
+    )
+
+
+def test_previous_keys_whose_data_may_be_lost_leaves_the_old_key_out_before_its_release() -> None:
+    assert planned(Strategy.PREVIOUS_KEYS, purpose=Purpose.EMERGENCY, drops_old=True).endswith(
+        "finish[P] prepare[P] deliver[P] confirm[P] release[C]"
     )
 
 
@@ -83,7 +90,7 @@ def test_manual_waits_for_input_and_for_a_person_to_revoke() -> None:
 
 
 def test_no_target() -> None:
-    assert planned(None) == "observe create[P] prepare[P] deliver[P] confirm[P] finish[P]"
+    assert planned(None) == "observe create[P] prepare[P] deliver[P] confirm[P] finish[P] release[C]"
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OVERLAP, Strategy.ALTERNATING_USERS])
@@ -102,6 +109,19 @@ def test_a_first_rotation_keeps_and_retires_nothing_old(strategy: Strategy | Non
 def test_an_emergency_knows_neither_grace_nor_evidence_and_retires_the_same(strategy: Strategy | None) -> None:
     calm = planned(strategy).replace("grace[C] ", "").replace("evidence[C] ", "")
     assert planned(strategy, purpose=Purpose.EMERGENCY) == calm
+
+
+@pytest.mark.parametrize("purpose", [Purpose.ROTATE, Purpose.ROLLBACK, Purpose.EMERGENCY])
+@pytest.mark.parametrize("strategy", [*Strategy, None])
+def test_every_plan_releases_what_it_left_after_its_last_delivery_to_consumers(
+    strategy: Strategy | None, purpose: Purpose
+) -> None:
+    """Without it a rollback path to the old value stays open for ever (Docker Swarm)."""
+    phases = plan(Shape(strategy, purpose=purpose))
+    release = phases.index(Phase(Step.RELEASE, (End.FROM,)))
+    handed_over = [i for i, p in enumerate(phases) if p.step is Step.CONFIRM and p.audience is Audience.CONSUMERS]
+    assert release > max(handed_over)
+    assert Phase(Step.FINISH, (End.TO,)) in phases[:release]
 
 
 @pytest.mark.parametrize("via", [False, True])
@@ -123,7 +143,9 @@ def test_invariant_06_the_old_value_is_refused_last(strategy: Strategy | None, v
     assert before[-3:] == order
     assert not any(End.FROM in phase.refuse for phase in phases[:finish])
     retirement = [p.step for p in phases[finish + 1 :]]
-    if retirement:
+    if strategy in {None, Strategy.PREVIOUS_KEYS}:
+        assert retirement == [Step.RELEASE]
+    else:
         assert retirement[:3] == [Step.GRACE, Step.RELEASE, Step.EVIDENCE]
         assert retirement[-1] is Step.PROVE
 
@@ -171,7 +193,7 @@ def test_rollback_before_finish_previous_keys_after_round_one_takes_the_new_key_
 
 
 def test_rollback_before_finish_previous_keys_after_round_two_keeps_it_because_data_may_need_it() -> None:
-    assert back_from(Step.DELIVER, Strategy.PREVIOUS_KEYS, nth=1) == "deliver[C,P] confirm[C,P]"
+    assert back_from(Step.DELIVER, Strategy.PREVIOUS_KEYS, nth=1) == "deliver[C,P] confirm[C,P] release[P]"
 
 
 @pytest.mark.parametrize("strategy", [Strategy.MANUAL, None])
