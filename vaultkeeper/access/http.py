@@ -45,44 +45,83 @@ class Reply:
     retry_after_s: float | None = None
 
 
-def call(
+class Channel:
+    """Requests to one system over a connection that is kept between them. One request at a time."""
+
+    def __init__(self, *, plain_ok: bool = False, ca_file: str | None = None, kept: bool = True) -> None:
+        self._plain_ok, self._ca_file, self._kept = plain_ok, ca_file, kept
+        self._network = _Pinned()
+        self._pool: httpcore2.ConnectionPool | None = None
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        deadline: Deadline,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        limit_bytes: int = MAX_REPLY_BYTES,
+    ) -> Reply:
+        """One request. Plain http carries `headers` to loopback only, unless `plain_ok`.
+
+        Raises HttpError where no answer came and ConfigurationInvalid where none may be asked for; neither quotes a
+        header or the content.
+        """
+        try:
+            judge_url(url)
+        except ValueError as error:
+            raise ConfigurationInvalid(f"{url!r} cannot be used: {error}") from None
+        secure = urlsplit(url).scheme == "https"
+        self._network.deadline = deadline
+        self._network.loopback_only = bool(headers) and not secure and not self._plain_ok
+        sent = [(b"Host", urlsplit(url).netloc.encode("ascii"))]
+        sent += [(name.encode("ascii"), value.encode()) for name, value in (headers or {}).items()]
+        sent += [(b"User-Agent", b"vaultkeeper"), (b"Connection", b"keep-alive" if self._kept else b"close")]
+        if content is not None:
+            sent.append((b"Content-Length", str(len(content)).encode()))
+        try:
+            with self._opened(secure=secure).stream(method, url, headers=sent, content=content) as answer:
+                return Reply(answer.status, _body(answer.iter_stream(), limit_bytes), _retry_after(answer.headers))
+        except _NotAllowed as error:
+            raise ConfigurationInvalid(str(error)) from None
+        except httpcore2.TimeoutException:
+            raise HttpError(f"{host_of(url)} did not answer in time") from None
+        except ssl.SSLError as error:
+            raise HttpError(f"{host_of(url)}: TLS: {error.reason or 'failed'}") from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError) as error:
+            raise HttpError(f"{host_of(url)} cannot be reached: {type(error).__name__}") from None
+
+    def _opened(self, *, secure: bool) -> httpcore2.ConnectionPool:
+        if self._pool is None:
+            context = _trust(self._ca_file) if secure else None
+            self._pool = httpcore2.ConnectionPool(ssl_context=context, network_backend=self._network, max_connections=1)
+        return self._pool
+
+    def close(self) -> None:
+        """Let go of the connection. Idempotent; the next call makes a new one."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+def call(  # noqa: PLR0913 - everything that one request may need
     method: str,
     url: str,
     deadline: Deadline,
     *,
     headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
     plain_ok: bool = False,
     ca_file: str | None = None,
     limit_bytes: int = MAX_REPLY_BYTES,
 ) -> Reply:
-    """One request, without a body. Plain http carries `headers` to loopback only, unless `plain_ok`.
-
-    Raises HttpError where no answer came and ConfigurationInvalid where none may be asked for; neither quotes a header.
-    """
+    """One request over a connection of its own; otherwise as `Channel.call`."""
+    channel = Channel(plain_ok=plain_ok, ca_file=ca_file, kept=False)
     try:
-        judge_url(url)
-    except ValueError as error:
-        raise ConfigurationInvalid(f"{url!r} cannot be used: {error}") from None
-    secure = urlsplit(url).scheme == "https"
-    network = _Pinned(deadline, loopback_only=bool(headers) and not secure and not plain_ok)
-    sent = [(b"Host", urlsplit(url).netloc.encode("ascii"))]
-    sent += [(name.encode("ascii"), value.encode()) for name, value in (headers or {}).items()]
-    sent += [(b"User-Agent", b"vaultkeeper"), (b"Connection", b"close")]
-    try:
-        context = _trust(ca_file) if secure else None
-        with (
-            httpcore2.ConnectionPool(ssl_context=context, network_backend=network) as pool,
-            pool.stream(method, url, headers=sent) as answer,
-        ):
-            return Reply(answer.status, _body(answer.iter_stream(), limit_bytes), _retry_after(answer.headers))
-    except _NotAllowed as error:
-        raise ConfigurationInvalid(str(error)) from None
-    except httpcore2.TimeoutException:
-        raise HttpError(f"{host_of(url)} did not answer in time") from None
-    except ssl.SSLError as error:
-        raise HttpError(f"{host_of(url)}: TLS: {error.reason or 'failed'}") from None
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError) as error:
-        raise HttpError(f"{host_of(url)} cannot be reached: {type(error).__name__}") from None
+        return channel.call(method, url, deadline, headers=headers, content=content, limit_bytes=limit_bytes)
+    finally:
+        channel.close()
 
 
 def _trust(ca_file: str | None) -> ssl.SSLContext:
@@ -124,9 +163,9 @@ def _permitted(address: str, *, loopback_only: bool) -> str:
 class _Pinned(httpcore2.NetworkBackend):
     """Connects to the address that was judged, and gives every operation what is left of the deadline."""
 
-    def __init__(self, deadline: Deadline, *, loopback_only: bool) -> None:
-        self.deadline = deadline
-        self.loopback_only = loopback_only
+    def __init__(self) -> None:
+        self.deadline = Deadline(0.0)  #: of the request under way
+        self.loopback_only = True
         self.inner = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -147,22 +186,22 @@ class _Pinned(httpcore2.NetworkBackend):
             try:
                 left = _left(self.deadline, httpcore2.ConnectTimeout)
                 stream = self.inner.connect_tcp(address, port, left, local_address, socket_options)
-                return _Timed(stream, self.deadline)
+                return _Timed(stream, self)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as failed:
                 error = failed
         raise error or httpcore2.ConnectError("no address")
 
 
 class _Timed(httpcore2.NetworkStream):
-    def __init__(self, inner: httpcore2.NetworkStream, deadline: Deadline) -> None:
+    def __init__(self, inner: httpcore2.NetworkStream, network: _Pinned) -> None:
         self.inner = inner
-        self.deadline = deadline
+        self.network = network
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self.inner.read(max_bytes, _left(self.deadline, httpcore2.ReadTimeout))
+        return self.inner.read(max_bytes, _left(self.network.deadline, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.inner.write(buffer, _left(self.deadline, httpcore2.WriteTimeout))
+        self.inner.write(buffer, _left(self.network.deadline, httpcore2.WriteTimeout))
 
     def close(self) -> None:
         self.inner.close()
@@ -170,8 +209,8 @@ class _Timed(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        left = _left(self.deadline, httpcore2.ConnectTimeout)
-        return _Timed(self.inner.start_tls(ssl_context, server_hostname, left), self.deadline)
+        left = _left(self.network.deadline, httpcore2.ConnectTimeout)
+        return _Timed(self.inner.start_tls(ssl_context, server_hostname, left), self.network)
 
     def get_extra_info(self, info: str) -> Any:
         return self.inner.get_extra_info(info)

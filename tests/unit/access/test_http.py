@@ -214,3 +214,25 @@ def test_a_login_is_charged_to_host_and_port() -> None:
 def test_how_long_to_wait_is_passed_on() -> None:
     with server(answer(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n")) as (url, _):
         assert http.call("GET", url, soon()).retry_after_s == 7.0
+
+
+def test_a_channel_keeps_its_connection_and_each_request_has_its_own_deadline() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(OK)
+        connection.recv(65536)
+        connection.sendall(OK)
+        connection.recv(65536)
+        connection.recv(65536)
+
+    channel = http.Channel()
+    with server(serve) as (url, asked):
+        assert channel.call("POST", url, soon(), headers={"A": "b"}, content=b'{"x": 1}').body == b"ok"
+        assert channel.call("GET", url, soon()).status == 200
+        with pytest.raises(http.HttpError, match="in time"):
+            channel.call("GET", url, soon(0.2))
+        channel.close()
+        assert len(asked) == 1
+        assert b"Content-Length: 8\r\n" in asked[0]
+        assert asked[0].endswith(b'{"x": 1}')
+        assert channel.call("GET", url, soon()).status == 200
+    channel.close()
