@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.unit.store import race
 from tests.unit.store.conftest import Place
 from tests.unit.store.samples import AUDIT_KEY, NOW, rotation
 from vaultkeeper.errors import AuditUnwritable
@@ -200,26 +198,6 @@ def test_a_link_in_place_of_the_log_is_refused(tmp_path: Path, path: Path) -> No
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(AuditUnwritable):
         log_at(path)
-
-
-def test_many_processes_write_one_chain(here: Place) -> None:
-    here.create()
-    processes, records = 4, 100
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    children = [
-        context.Process(target=race.record, args=(here.state_dir, by, records, barrier)) for by in range(processes)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-    log = here.state_dir / "audit.log"
-    written = [json.loads(line)["record"] for line in log.read_text().splitlines()]
-    assert len(written) == processes * records
-    for by in range(processes):
-        assert [r["n"] for r in written if r["by"] == by] == list(range(records))
-    assert verify(log, AUDIT_KEY, Head()) is None
 
 
 # ------------------------------------------------------------------------------------------- together with a store

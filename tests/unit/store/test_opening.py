@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pwd
 import sqlite3
@@ -12,7 +11,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from tests.unit.store import race
 from tests.unit.store.conftest import Place
 from tests.unit.store.samples import AUDIT_KEY, SECRET, StillClock, rotation, version
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised, StoreDamaged
@@ -155,39 +153,3 @@ def test_a_journal_document_that_was_edited_is_damage_not_a_guess(here: Place) -
         connection.execute('UPDATE rotations SET document = replace(document, \'"at":0\', \'"at":"x"\')')
     with pytest.raises(StoreDamaged, match=r"rotation\.at"):
         store.open_rotations()
-
-
-# --------------------------------------------------------------------------------------------------------- races
-
-
-def test_invariant_04_eight_processes_never_open_two_rotations_and_numbers_have_no_gap(place: Place) -> None:
-    place.create().close()
-    processes, rounds = 8, 25
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    arguments = (place.state_dir, place.database_url, rounds, barrier, results)
-    children = [context.Process(target=race.contend, args=arguments) for _ in range(processes)]
-    for child in children:
-        child.start()
-    outcomes = [results.get(timeout=60) for _ in range(processes * rounds)]
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0] * processes
-    assert sorted(n for n in outcomes if n is not None) == list(range(1, rounds + 1))
-    assert outcomes.count(None) == (processes - 1) * rounds
-    assert [v.number for v in place.open().versions(SECRET)] == list(range(1, rounds + 1))
-
-
-def test_processes_that_create_the_same_store_at_once_make_one(place: Place) -> None:
-    context = multiprocessing.get_context("spawn")
-    arguments = (place.state_dir, AUDIT_KEY, "inst-1", StillClock())
-    children = [
-        context.Process(target=create_store, args=arguments, kwargs={"database_url": place.database_url})
-        for _ in range(4)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0] * 4
-    assert list(place.open().secrets()) == []

@@ -21,7 +21,7 @@ WAYS = ["limit", "fill", "restart"] if os.geteuid() == 0 else ["limit"]
 
 
 def _busy(how: str, place: Place) -> list[str]:
-    return [sys.executable, "-m", "tests.unit.store.busy", how, str(place.state_dir)]
+    return [sys.executable, "-m", "tests.crash.store.busy", how, str(place.state_dir)]
 
 
 @pytest.mark.parametrize("acknowledged", [1, 2, 7, 40, 300])

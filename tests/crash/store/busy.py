@@ -1,4 +1,4 @@
-"""A process that works on a store until it is killed or the disk is full: `python -m tests.unit.store.busy HOW DIR`."""
+"""Works on a store until it is killed or its disk is full: `python -m tests.crash.store.busy HOW DIR`."""
 
 from __future__ import annotations
 
