@@ -76,12 +76,12 @@ class Registry:
         if group in self._modules:
             return
         package = importlib.import_module(f"vaultkeeper.{group}")
-        self._modules[group] = {
+        self._plugins[group] = {point.name: point for point in entry_points(group=f"vaultkeeper.{group}")}
+        self._modules[group] = {  # last: where a thread sees it, nothing is missing
             module.name: f"{package.__name__}.{module.name}"
             for module in pkgutil.iter_modules(package.__path__)
             if not module.name.startswith("_")
         }
-        self._plugins[group] = {point.name: point for point in entry_points(group=f"vaultkeeper.{group}")}
 
     def _load(self, group: str, kind: str) -> type[Any]:
         self._find(group)

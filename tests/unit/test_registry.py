@@ -3,10 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from vaultkeeper import registry as registry_module
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.registry import Registry
 
@@ -164,3 +167,18 @@ def test_two_kinds_of_one_name_are_refused(install: Install) -> None:
     registry = install("generators", "password", "somebodys:Dice", GENERATOR)
     with pytest.raises(ConfigurationInvalid, match="two generators are called `password`"):
         registry.generator("password")
+
+
+def test_a_second_thread_may_ask_while_the_first_is_still_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, look, kinds = Registry(), registry_module.entry_points, []
+
+    def interrupted(**asked: Any) -> Any:
+        if not kinds:
+            kinds.append("asked")
+            with ThreadPoolExecutor(1) as other:
+                kinds[:] = other.submit(registry.kinds, "generators").result()
+        return look(**asked)
+
+    monkeypatch.setattr(registry_module, "entry_points", interrupted)
+
+    assert registry.kinds("generators") == kinds
