@@ -3,6 +3,8 @@
 ``postgres``        a PostgreSQL 18 that lives as long as the pytest worker; make accounts of your own on it
                     ``@every_postgres`` (import it from tests.servers.postgres) runs such a test on every version
 ``new_postgres``    ``new_postgres("15", settings={…}, ssl=True)``: a server for this test alone, to crash or restore
+``docker``          the worker's Docker Engine, a swarm of one node, cleared after the test: tests/servers/docker.py
+``new_docker``      ``new_docker()``: an Engine for this test alone, to be killed and started again
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import Any
 import pytest
 
 from tests.servers import ServerMissing, in_ci
+from tests.servers import docker as docker_module
 from tests.servers import postgres as postgres_module
+from tests.servers.docker import Engine
 from tests.servers.postgres import PostgresServer
 
 StartPostgres = Callable[..., PostgresServer]
@@ -57,6 +61,41 @@ def new_postgres() -> Iterator[StartPostgres]:
             server = _or_skip(version, **options)
             stack.callback(server.stop)
             return server
+
+        yield start
+
+
+def _engine_or_skip() -> Engine:
+    try:
+        return docker_module.start()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """Start the worker's Engine when first asked for: two seconds."""
+    engine = _engine_or_skip()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def docker(docker_engine: Engine) -> Iterator[Engine]:
+    """Return the worker's Engine, and clear it of everything when the test is over."""
+    yield docker_engine
+    docker_engine.clear()
+
+
+@pytest.fixture
+def new_docker() -> Iterator[Callable[[], Engine]]:
+    """Start Engines that end with the test."""
+    with ExitStack() as stack:
+
+        def start() -> Engine:
+            engine = _engine_or_skip()
+            stack.callback(engine.stop)
+            return engine
 
         yield start
 
