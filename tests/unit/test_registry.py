@@ -4,12 +4,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vaultkeeper import registry as registry_module
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.registry import Registry
 
@@ -170,7 +170,8 @@ def test_two_kinds_of_one_name_are_refused(install: Install) -> None:
 
 
 def test_a_second_thread_may_ask_while_the_first_is_still_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry, look, kinds = Registry(), registry_module.entry_points, []
+    registry, look = Registry(), entry_points
+    kinds: list[str] = []
 
     def interrupted(**asked: Any) -> Any:
         if not kinds:
@@ -179,6 +180,6 @@ def test_a_second_thread_may_ask_while_the_first_is_still_looking(monkeypatch: p
                 kinds[:] = other.submit(registry.kinds, "generators").result()
         return look(**asked)
 
-    monkeypatch.setattr(registry_module, "entry_points", interrupted)
+    monkeypatch.setattr("vaultkeeper.registry.entry_points", interrupted)
 
     assert registry.kinds("generators") == kinds
