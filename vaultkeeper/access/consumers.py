@@ -56,10 +56,7 @@ def running(consumers: Sequence[Consumer], written_at: float, deadline: Deadline
         if 0 <= age_s < spec.healthy_for.total_seconds():
             left = timedelta(seconds=spec.healthy_for.total_seconds() - age_s)
             return NotYet("its consumer was told only just now", min(left, spec.healthy_for))
-        try:
-            wrong = _unhealthy(settings.confirm, deadline) if settings.confirm else ""
-        except BackendError as error:
-            wrong = str(error)
+        wrong = unhealthy(settings.confirm, deadline) if settings.confirm else ""
         if wrong:
             return NotYet(wrong, _AGAIN)
     weakest = all(_demonstrates(spec, settings) for spec, settings in consumers)
@@ -81,12 +78,16 @@ def _fails(how: Command, deadline: Deadline) -> str:
     return "" if ran.code == 0 else f"{how.command[0]} exited {ran.code}{f': {ran.said}' if ran.said else ''}"
 
 
-def _unhealthy(how: HttpCheck | Command, deadline: Deadline) -> str:
-    if isinstance(how, Command):
-        return _fails(how, deadline)
-    from vaultkeeper.access import http
+def unhealthy(how: HttpCheck | Command, deadline: Deadline) -> str:
+    """What a policy's `confirm` finds wrong; empty where all is well. Raises ConfigurationInvalid for a bad address."""
+    try:
+        if isinstance(how, Command):
+            return _fails(how, deadline)
+        from vaultkeeper.access import http
 
-    status = http.call(how.method, how.http, deadline, ca_file=how.ca).status
+        status = http.call(how.method, how.http, deadline, ca_file=how.ca).status
+    except BackendError as error:
+        return str(error)
     return "" if status in how.accepted else f"{host_of(how.http)} answered {status}"
 
 
