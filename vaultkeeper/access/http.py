@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpcore2
@@ -186,14 +186,22 @@ class _Pinned(httpcore2.NetworkBackend):
             try:
                 left = _left(self.deadline, httpcore2.ConnectTimeout)
                 stream = self.inner.connect_tcp(address, port, left, local_address, socket_options)
-                return _Timed(stream, self)
+                return Timed(stream, self)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as failed:
                 error = failed
         raise error or httpcore2.ConnectError("no address")
 
 
-class _Timed(httpcore2.NetworkStream):
-    def __init__(self, inner: httpcore2.NetworkStream, network: _Pinned) -> None:
+class HasDeadline(Protocol):
+    """A network whose connections may outlive a request: the deadline of the one under way."""
+
+    deadline: Deadline
+
+
+class Timed(httpcore2.NetworkStream):
+    """Each operation is given what is left of `network.deadline`, however slowly the other side drips."""
+
+    def __init__(self, inner: httpcore2.NetworkStream, network: HasDeadline) -> None:
         self.inner = inner
         self.network = network
 
@@ -210,7 +218,7 @@ class _Timed(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         left = _left(self.network.deadline, httpcore2.ConnectTimeout)
-        return _Timed(self.inner.start_tls(ssl_context, server_hostname, left), self.network)
+        return Timed(self.inner.start_tls(ssl_context, server_hostname, left), self.network)
 
     def get_extra_info(self, info: str) -> Any:
         return self.inner.get_extra_info(info)

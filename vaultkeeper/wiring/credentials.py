@@ -1,7 +1,8 @@
 """What the references of policy files stand for: `{file: …}`, `{env: …}`, `{credential: …}`, `{secret: …}`.
 
-Two more are internal, made by destinations and never accepted in a policy file: `{identity: vaultkeeper}` (the age
-identity, for `sops --decrypt`) and `{recipients: vaultkeeper}` (whom this installation encrypts to).
+Three more are internal, made by destinations and never accepted in a policy file: `{identity: vaultkeeper}` (the age
+identity, for `sops --decrypt`), `{recipients: vaultkeeper}` (whom this installation encrypts to) and
+`{docker: vaultkeeper}` (what the environment says of Docker; no value is secret).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class References:
         """See `ports.Credentials`."""
         if reference == {"recipients": OURS}:
             return {"value": SecretBytes("\n".join(self._recipients()).encode())}
+        if reference == {"docker": OURS}:
+            return _docker()
         fields = self._fields(reference)
         self._learn(fields)
         return fields
@@ -119,6 +122,23 @@ def _from_environment(name: str) -> SecretBytes:
     if not value:
         raise NotFound(f"{{env: {name}}}: the variable {name} is not set, or empty")
     return SecretBytes(value)
+
+
+def _docker() -> Fields:
+    """Only what is set; `config` always (https://docs.docker.com/reference/cli/docker/#environment-variables)."""
+    said = {field: os.environ.get(name) for name, field in _DOCKER.items()}
+    said["config"] = said["config"] or str(Path("~/.docker").expanduser())
+    return {field: SecretBytes(value.encode()) for field, value in said.items() if value}
+
+
+_DOCKER = {
+    "DOCKER_HOST": "host",
+    "DOCKER_CONTEXT": "context",
+    "DOCKER_CONFIG": "config",
+    "DOCKER_TLS_VERIFY": "tls_verify",
+    "DOCKER_CERT_PATH": "cert_path",
+    "SSH_AUTH_SOCK": "ssh_auth_sock",
+}
 
 
 def _credential(name: str) -> Path:
