@@ -28,9 +28,9 @@ class Declined(Answered):
 
 def no_connection(url: str, error: BaseException) -> EngineTrouble:
     """What a failed connection means."""
-    cause = error
-    while not isinstance(cause, OSError) and cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
     if isinstance(cause, PermissionError):
         return trouble(
             No.PRIVILEGE,
