@@ -264,7 +264,11 @@ class Destination(Protocol):
         """No I/O, no state."""
 
     def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot] | Unknown:
-        """Every slot of this destination. Pure unless the settings ask to discover."""
+        """Every slot of this destination. Pure unless the settings ask to discover.
+
+        In the sequence of delivery. A setting `order` names the first groups of it: each is delivered only when the
+        one before runs on its items, and the others together when the last of those does. The engine sees to that.
+        """
 
     def check(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Sequence[Finding]:
         """Read-only. `content` may be None here."""
@@ -278,7 +282,10 @@ class Destination(Protocol):
         """Additive only: consumers see nothing. Returns what it takes to put each slot back. Idempotent."""
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
-        """Make every slot carry its item. Idempotent; foreign content in the group is kept."""
+        """Make every slot carry its item. Idempotent; foreign content in the group is kept.
+
+        NotYet where enough consumers are being updated at once: no failure, and the other groups go on.
+        """
 
     def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
         """Do the consumers of this group run on these items, healthily?"""

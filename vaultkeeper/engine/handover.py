@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.book import Book
@@ -14,15 +16,18 @@ from vaultkeeper.engine.groups import (
     confirm_timeout,
     delivery_context,
     group_destination,
+    spec_of,
+    specs,
 )
-from vaultkeeper.engine.moves import advance
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE, RETRY, advance
+from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.engine.plan import carried
-from vaultkeeper.engine.work import Work
+from vaultkeeper.engine.work import Work, phase_of
 from vaultkeeper.errors import EpochLost, Locked
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
+    Done,
     Failed,
     Login,
     No,
@@ -33,7 +38,7 @@ from vaultkeeper.model.outcome import (
     Unknown,
 )
 from vaultkeeper.model.policy import Read
-from vaultkeeper.model.rotation import Audience, Direction, End, Step
+from vaultkeeper.model.rotation import Audience, Direction, End, Phase, Step
 from vaultkeeper.model.secret import GroupKey
 from vaultkeeper.ports import Change, Item
 
@@ -47,7 +52,7 @@ def hand_over(awake: Sequence[Work], works: Sequence[Work], layout: Layout) -> N
     those asleep too: they have slots in the same groups, and go back with the others.
     """
     for audience in (Audience.CHECKER, Audience.CONSUMERS):
-        for step, act in ((Step.DELIVER, _deliver), (Step.CONFIRM, _confirm)):
+        for step, act in ((Step.DELIVER, _deliver_all), (Step.CONFIRM, _confirm_all)):
             there = [
                 w
                 for w in awake
@@ -55,9 +60,136 @@ def hand_over(awake: Sequence[Work], works: Sequence[Work], layout: Layout) -> N
             ]
             if there:
                 _pass_without_places(there)
-                for group in _next_groups(there):
-                    act(group, [w for w in there if _waits_for(w, group)], works, layout)
+                act({work: _Stand(phase_of(work), work) for work in there if work.rotation.phase}, works, layout)
                 return
+
+
+class _Stand:
+    """Where one stands when a pass over the groups begins: one that turned back meanwhile is not meant."""
+
+    def __init__(self, phase: Phase, work: Work) -> None:
+        self.phase = phase
+        self.groups = dict.fromkeys(place.group for place in work.places(phase.audience))  #: in the written order
+
+
+Stood = Mapping[Work, _Stand]
+
+
+def _deliver_all(stood: Stood, batch: Sequence[Work], layout: Layout) -> None:
+    """A group that is not ready keeps no other waiting, except those that an `order` puts after it."""
+    waits: dict[Work, list[_Wait]] = {}
+    looks: dict[GroupKey, _Look] = {}
+    put_off_in_a_row = 0
+    for group in _next_groups(stood):
+        works = _still_there(stood, group)
+        if not works or put_off_in_a_row == PUT_OFF_AT_ONCE:
+            continue
+        wait = _whose_turn(group, works, batch, layout, looks)
+        if wait is None:
+            wait = _deliver(group, works, batch, layout)
+            put_off_in_a_row = put_off_in_a_row + 1 if wait else 0
+        if wait is not None:
+            for work in wait.works:
+                waits.setdefault(work, []).append(wait)
+    for work, found in waits.items():
+        if work.rotation.phase is stood[work].phase and work.awake(work.parts.clock.now()):
+            min(found, key=lambda wait: (not wait.has_limit, wait.after)).judge(work)
+
+
+def _confirm_all(stood: Stood, batch: Sequence[Work], layout: Layout) -> None:
+    for group in _next_groups(stood):
+        works = _still_there(stood, group)
+        if works:
+            _judge_look(_look(group, works, batch, layout), works, batch)
+
+
+def _next_groups(stood: Stood) -> list[GroupKey]:
+    """In the written order of the destinations; of those that name an `order` first."""
+    works = sorted(stood, key=lambda work: not _has_order(work))
+    return list(dict.fromkeys(g for work in works for g in stood[work].groups if g not in work.rotation.settled))
+
+
+def _still_there(stood: Stood, group: GroupKey) -> list[Work]:
+    """Who waits for this group, and was not turned back or put to sleep since the pass began."""
+    return [
+        work
+        for work, stand in stood.items()
+        if work.rotation.phase is stand.phase
+        and group in stand.groups
+        and group not in work.rotation.settled
+        and work.awake(work.parts.clock.now())
+    ]
+
+
+@dataclass(frozen=True)
+class _Wait:
+    """A group that cannot be delivered yet. `has_limit`: a consumer before it has only so long to show itself."""
+
+    works: Sequence[Work]
+    after: timedelta
+    judge: Callable[[Work], None]
+    has_limit: bool
+
+
+def _whose_turn(
+    group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout: Layout, looks: dict[GroupKey, _Look]
+) -> _Wait | None:
+    """Must another consumer run on it first, as an `order` says? One that cannot takes everybody back at once.
+
+    The group is everybody's, so all of them wait for it together. `looks`: what this pass has seen already.
+    """
+    for work in works:
+        before = _before(work, group)
+        if before is None:
+            continue
+        others = [w for w in works if w is not work]
+        if before not in work.rotation.settled:  # whatever holds that one up is waited for already
+            return _turn_to_come(others, group, before, RETRY)
+        look = looks.get(before) or looks.setdefault(before, _look(before, [work], batch, layout))
+        if isinstance(look.answer, NotYet):
+            spent = replace(look, timeout=look.timeout * len(work.rotation.settled))
+            kept = _turn_to_come(others, group, before, look.answer.after)
+            return replace(kept, works=works, judge=partial(_judge_turn, spent, work, batch, kept), has_limit=True)
+        if not isinstance(look.answer, Confirmed):
+            _judge_look(look, [work], batch)
+            return _turn_to_come([w for w in others if w.rotation.phase], group, before, RETRY)
+    return None
+
+
+def _turn_to_come(works: Sequence[Work], group: GroupKey, before: GroupKey, after: timedelta) -> _Wait:
+    answer = NotYet(f"{group} comes after {before}", after)
+
+    def judged(work: Work) -> None:
+        groups = work.groups(phase_of(work))
+        work.apply(judge.judge_delivered(work.rotation, group, groups, answer, work.parts.clock.now()))
+
+    return _Wait(works, after, judged, has_limit=False)
+
+
+def _judge_turn(look: _Look, ordered: Work, batch: Sequence[Work], others: _Wait, work: Work) -> None:
+    if work is ordered:
+        _judge_look(look, [work], batch)
+    else:
+        others.judge(work)
+
+
+def _has_order(work: Work) -> bool:
+    return any(spec.settings.get("order") for _, spec, _ in specs(work.rotation.policy))
+
+
+def _before(work: Work, group: GroupKey) -> GroupKey | None:
+    """Who must run on it before this group is touched: `order` names the first places of its destination."""
+    if work.rotation.direction is Direction.BACK:
+        return None  # whoever was handed it is put back, also behind one that cannot be
+    mine = [place for place in work.rotation.places if place.group == group]
+    for index in {place.destination for place in mine}:
+        order = spec_of(work.rotation.policy, index).settings.get("order")
+        if isinstance(order, Sequence) and order:
+            groups = list(dict.fromkeys(p.group for p in work.rotation.places if p.destination == index))
+            turn = min(groups.index(group), len(order))
+            if turn:
+                return groups[turn - 1]
+    return None
 
 
 def _pass_without_places(works: Sequence[Work]) -> None:
@@ -68,33 +200,14 @@ def _pass_without_places(works: Sequence[Work]) -> None:
             work.apply(advance(work.rotation, work.parts.clock.now()))
 
 
-def _next_groups(works: Sequence[Work]) -> list[GroupKey]:
-    """In the written order of the destinations."""
-    groups: dict[GroupKey, None] = {}
-    for work in works:
-        phase = work.rotation.phase
-        if phase is not None and phase.step in {Step.DELIVER, Step.CONFIRM}:
-            groups |= {place.group: None for place in work.places(phase.audience) if _waits_for(work, place.group)}
-    return list(groups)
-
-
-def _waits_for(work: Work, group: GroupKey) -> bool:
-    phase = work.rotation.phase
-    if phase is None or phase.step not in {Step.DELIVER, Step.CONFIRM}:
-        return False
-    now = work.parts.clock.now()
-    return work.awake(now) and group in work.groups(phase) and group not in work.rotation.settled
-
-
-def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout: Layout) -> None:
-    """One call for everything that the batch has for this consumer."""
-    if not works:
-        return
+def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout: Layout) -> _Wait | None:
+    """One call for everything that the batch has for this consumer. Journalled and audited once in each phase."""
     parts = works[0].parts
     try:
         with parts.store.hold(f"group:{group}"):
             for work in works:
-                work.begin()
+                if not work.rotation.begun:
+                    work.begin()
             items, holders = _desired(group, batch, layout, parts)
             destination = group_destination(holders, group, parts)
             ctx = delivery_context(parts, {w.rotation.secret: w.rotation.epoch for w in works})
@@ -103,17 +216,33 @@ def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layo
         raise
     except Locked as busy:
         result = NotYet(str(busy), NEIGHBOUR_BUSY)
-    now = parts.clock.now()
+
+    def judged(work: Work) -> None:
+        phase = phase_of(work)
+        work.apply(judge.judge_delivered(work.rotation, group, work.groups(phase), result, parts.clock.now()))
+
+    if isinstance(result, NotYet):
+        return _Wait(works, result.after, judged, has_limit=False)
     for work in works:
-        phase = work.rotation.phase
-        if phase is not None:
-            work.apply(judge.judge_delivered(work.rotation, group, work.groups(phase), result, now))
+        if isinstance(result, Done):
+            done, of = len(work.rotation.settled) + 1, len(work.groups(phase_of(work)))
+            parts.watch(Event(work.rotation.secret, Step.DELIVER.value, f"{done} of {of}: {group}"))
+        judged(work)
+    return None
 
 
-def _confirm(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout: Layout) -> None:
-    """Does the consumer run on it? A definite failure sends back every rotation with an item in this group."""
-    if not works:
-        return
+@dataclass(frozen=True)
+class _Look:
+    """What one confirm of a group said."""
+
+    group: GroupKey
+    answer: Confirmation
+    timeout: timedelta
+    puts_back: bool
+
+
+def _look(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout: Layout) -> _Look:
+    """Does the consumer run on it?"""
     parts = works[0].parts
     items, holders = _desired(group, batch, layout, parts)
     destination = group_destination(holders, group, parts)
@@ -123,17 +252,25 @@ def _confirm(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layo
         answer = asked(parts, f"{destination.kind}.confirm", lambda: destination.confirm(group, items, ctx))
     if isinstance(answer, Refused):
         answer = Failed(str(group), answer.detail) if answer.why is not No.CONFLICT else Unknown(Login.UNREACHABLE)
-    affected = [w for w in batch if _carries_new(w, group)] if isinstance(answer, Failed) else list(works)
-    timeout, now = confirm_timeout(destination, group, items), parts.clock.now()
+    return _Look(group, answer, confirm_timeout(destination, group, items), destination.puts_back)
+
+
+def _judge_look(look: _Look, works: Sequence[Work], batch: Sequence[Work]) -> None:
+    """A definite failure sends back every rotation with an item in this group."""
+    failed, now = isinstance(look.answer, Failed), works[0].parts.clock.now()
+    affected = [w for w in batch if _carries_new(w, look.group)] if failed else []
     for work in affected or works:
-        phase = work.rotation.phase
+        phase, rotation = work.rotation.phase, work.rotation
         groups = work.groups(phase) if phase is not None else frozenset[GroupKey]()
+        if isinstance(look.answer, Confirmed):
+            done = len(rotation.settled) + 1
+            work.parts.watch(Event(rotation.secret, Step.CONFIRM.value, f"{done} of {len(groups)}: {look.group}"))
         work.apply(
             judge.judge_confirmed(
-                work.rotation, group, groups, answer, now, timeout=timeout, puts_back=destination.puts_back
+                rotation, look.group, groups, look.answer, now, timeout=look.timeout, puts_back=look.puts_back
             )
         )
-    if isinstance(answer, Failed):
+    if failed:
         _confirm_again(affected, batch)
 
 

@@ -17,6 +17,7 @@ from vaultkeeper.model.secret import Acceptance, StagingLabel
 from vaultkeeper.ports import Change, VersionChange
 
 RETRY = timedelta(seconds=5)  # after an unreachable target or consumer, where it named no delay itself
+PUT_OFF_AT_ONCE = 8  # so many places in a row that are not ready yet, and the rest is asked after the wait
 MAX_VALUE_REFUSALS = 3  # the third rotation in a row that the target's own rules refuse is parked
 ASKED_AT_ONCE = frozenset(  # when a person says so: asking again is harmless, and they know that the cause is gone
     {Waiting.UNREACHABLE, Waiting.CONFIRM, Waiting.EVIDENCE, Waiting.INPUT, Waiting.DEPENDENCY}

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt
-from vaultkeeper.engine.moves import RETRY, advance, park, waited
+from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE, RETRY, advance, park, waited
 from vaultkeeper.engine.plan import keeps_old
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
@@ -28,8 +28,8 @@ from vaultkeeper.model.secret import (
 )
 from vaultkeeper.ports import Change, Item
 
-PUT_OFF_AT_ONCE = 8  # so many places that are not ready yet, and the rest is asked after the wait
 LOOKED_BACK = 5  # rotations; each supersedes at most the one before it
+
 
 def prepare(work: Work) -> Change:
     """Additive: consumers see nothing. What it takes to put each slot back is journalled before any delivery."""

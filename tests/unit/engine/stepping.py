@@ -322,7 +322,7 @@ class Stepping(Engine):
         if group is None:
             yield from self._answers(at, "deliver", {"nobody": lambda r: moves.advance(r, T0)})
             return
-        begun = self.begun(at)
+        begun = at if rotation.begun else self.begun(at)
         assert begun.live is not None
         values = self._carried(begun, self.rotation(begun.live), phase.audience)
         if phase.audience is Audience.CHECKER:

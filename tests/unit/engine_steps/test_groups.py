@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
 
 from tests.unit.engine_steps.bench import Bench
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.groups import Holder
-from vaultkeeper.model.policy import RotationPolicy
+from vaultkeeper.model.outcome import Confirmation, NotYet, Result
+from vaultkeeper.model.policy import Read, RotationPolicy
 from vaultkeeper.model.rotation import Cause, State
+from vaultkeeper.model.secret import GroupKey
 from vaultkeeper.testing.faults import Fault, Faults, Goes
+from vaultkeeper.testing.simulators.service import ServiceDestination
 
 FIVE = ("a", "b", "c", "d", "e")
 
@@ -205,3 +211,164 @@ def test_a_cluster_that_waits_keeps_no_other_from_its_work() -> None:
     assert reports["waits"].state == reports["quick"].state == "done"
     assert bench.newest("quick").ended_at == started  # not after the three days that a laptop is offline
     assert bench.newest("waits").ended_at == started + timedelta(days=3)
+
+
+# ---------------------------------------------------------------------------------------------------- many, one by one
+
+
+class Slow:
+    """Services that are updated a few at a time: each is busy for a while, and a delivery beyond that is put off."""
+
+    def __init__(self, bench: Bench, at_once: int, busy: timedelta) -> None:
+        self.bench, self.at_once, self.busy = bench, at_once, busy
+        self.until: dict[str, datetime] = {}
+        self.put_off = 0
+        self.order: list[str] = []
+        self.most = 0
+
+    def deliver(self, destination: ServiceDestination, group: GroupKey, *rest: Any) -> Result:
+        now, service = self.bench.clock.now(), group.rpartition("/")[2]
+        working = [name for name, until in self.until.items() if until > now]
+        if len(working) >= self.at_once:
+            self.put_off += 1
+            return NotYet(f"{len(working)} are being updated", timedelta(seconds=1))
+        self.until[service] = now + self.busy
+        self.order.append(service)
+        self.most = max(self.most, len(working) + 1)
+        return DELIVER(destination, group, *rest)
+
+
+DELIVER, CONFIRM = ServiceDestination.deliver, ServiceDestination.confirm
+
+
+def test_one_that_is_put_off_keeps_no_other_from_its_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench("put-off")
+    bench.use(*stacked(bench, "a", services=("one", "two", "three")))
+    asked: list[str] = []
+
+    def deliver(destination: ServiceDestination, group: GroupKey, *rest: Any) -> Result:
+        asked.append(group.rpartition("/")[2])
+        return NotYet("mid-update", timedelta(minutes=1)) if asked == ["one"] else DELIVER(destination, group, *rest)
+
+    monkeypatch.setattr(ServiceDestination, "deliver", deliver)
+    bench.done()
+    assert asked == ["one", "two", "three", "one"]
+
+
+def test_two_hundred_services_are_delivered_a_few_at_a_time_and_told_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench("many")
+    bench.use(*stacked(bench, "a", services=tuple(f"s{n}" for n in range(200))))
+    slow = Slow(bench, 10, timedelta(seconds=5))
+
+    def deliver(destination: ServiceDestination, group: GroupKey, *rest: Any) -> Result:
+        return slow.deliver(destination, group, *rest)
+
+    monkeypatch.setattr(ServiceDestination, "deliver", deliver)
+    bench.done()
+    assert (len(slow.order), slow.most) == (200, 10)
+    told = [event.text for event in bench.events if event.step == "deliver" and " of 200: " in event.text]
+    assert told[0].startswith("1 of 200: ")
+    assert told[-1].startswith("200 of 200: ")
+    # Journalled once for each time that it slept, not for each service; and few are asked in vain.
+    assert bench.calls("store.commit") < 2 * 100 + 20
+    assert slow.put_off <= 8 * 100
+
+
+def test_a_consumer_is_touched_only_when_those_before_it_in_the_order_run_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench("in-order")
+    services, order = ("worker", "web", "gateway", "mail"), ("gateway", "web")
+    bench.use(bench.make.overlap("a", bench.make.service("stack", services=services, order=order)))
+    seen: list[str] = []
+
+    def deliver(destination: ServiceDestination, group: GroupKey, *rest: Any) -> Result:
+        seen.append(f"deliver {group.rpartition('/')[2]}")
+        return DELIVER(destination, group, *rest)
+
+    def confirm(destination: ServiceDestination, group: GroupKey, *rest: Any) -> Confirmation:
+        service = group.rpartition("/")[2]
+        seen.append(f"confirm {service}")
+        young = seen.count(f"confirm {service}") == 1
+        return NotYet("starting", timedelta(seconds=5)) if young else CONFIRM(destination, group, *rest)
+
+    monkeypatch.setattr(ServiceDestination, "deliver", deliver)
+    monkeypatch.setattr(ServiceDestination, "confirm", confirm)
+    bench.done()
+    assert seen[: seen.index("deliver mail") + 1] == [
+        "deliver gateway",
+        "confirm gateway",
+        "confirm gateway",
+        "deliver web",
+        "confirm web",
+        "confirm web",
+        "deliver worker",
+        "deliver mail",
+    ]
+
+
+def test_a_first_one_in_the_order_that_fails_saves_all_the_others() -> None:
+    bench = Bench("in-order-fails")
+    bench.use(bench.make.overlap("a", bench.make.service("stack", services=("web", "canary"), order=("canary",))))
+    bench.done()
+    bench.world.state["stack"]["broken"] = {"canary": dict(bench.running("stack", "canary"))}
+    before = bench.calls("stack.deliver")
+    rotation = bench.one("a")
+    assert (rotation.state, rotation.cause) == (State.ROLLED_BACK, Cause.DELIVERY)
+    assert bench.calls("stack.deliver") - before == 1 + 2  # the canary; and both on the way back
+    assert bench.running("stack", "canary") == bench.running("stack", "web")
+
+
+def test_one_in_the_order_that_never_shows_itself_goes_back_in_time() -> None:
+    bench = Bench("in-order-slow")
+    bench.use(bench.make.overlap("a", bench.make.service("stack", services=("web", "canary"), order=("canary",))))
+    bench.done()
+    slow = NotYet("starting", timedelta(seconds=30))
+    started = bench.clock.now()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServiceDestination, "confirm", lambda *_call: slow)
+        rotation = bench.one("a", wait=timedelta(minutes=5))
+    assert rotation.cause is Cause.CONFIRM_TIMEOUT
+    assert bench.clock.now() - started < timedelta(minutes=6)
+    assert bench.running("stack", "web") == bench.running("stack", "canary")
+
+
+def test_going_back_reaches_everybody_however_the_first_one_takes_it() -> None:
+    bench = Bench("in-order-back")
+    bench.use(bench.make.overlap("a", bench.make.service("stack", services=("web", "canary"), order=("canary",))))
+    bench.done()
+    bench.world.state["stack"]["broken"] = {"canary": {"": b"nothing suits it"}}
+    rotation = bench.one("a")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.DELIVERY)
+    assert bench.running("stack", "web") == {"": b"app:" + bench.version("a", 1).fields["password"].reveal()}
+
+
+def test_a_consumer_that_runs_on_neither_value_parks_and_says_what_works_where() -> None:
+    bench = Bench("neither")
+    bench.use(*stacked(bench, "a", services=("one", "two")))
+    bench.done()
+    bench.world.state["stack"]["broken"] = {"two": {"a": b"nothing suits it"}}
+    (report,) = bench.rotate("a")
+    rotation = report.rotation
+    assert rotation is not None
+    assert (rotation.state, rotation.cause, report.exit_code) == (State.PARKED, Cause.DELIVERY, 6)
+    assert bench.accepted("a") == {1, 2}
+    assert report.error is not None
+    assert report.error.why == "two: exits after start"
+    assert report.error.works == "v1 (old): the target accepts it, v2 (new) may be refused"
+    assert bench.running("stack", "one") == {"a": b"app:" + bench.version("a", 1).fields["password"].reveal()}
+
+
+def test_a_consumer_that_reads_at_its_first_start_is_put_back_with_the_others() -> None:
+    """A confirm that went back in the middle of the groups must not count the rest as delivered."""
+    bench = Bench("first-start")
+    make = bench.make
+    kept = make.to("sim_file", "kept", {"": "{password}"}, read=Read.FIRST_START)
+    bench.use(make.overlap("a", make.service("stack", {"": "{password}"}), kept))
+    bench.done()
+    before = dict(bench.running("kept"))
+    bench.world.state["stack"]["broken"] = {"app": dict(bench.running("stack"))}
+    assert bench.one("a").state is State.ROLLED_BACK
+    assert bench.running("kept") == before

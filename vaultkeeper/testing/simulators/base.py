@@ -134,6 +134,10 @@ class ServiceSettings(BaseModel):
     world: str
     system: str
     services: tuple[str, ...] = ("app",)
+    order: tuple[str, ...] = ()  #: of those services that must run on it before the next one is touched
+
+    def in_order(self) -> list[str]:
+        return [*self.order, *(service for service in self.services if service not in self.order)]
 
 
 class SimulatedDestination:
@@ -180,7 +184,7 @@ class SimulatedDestination:
         return group.partition("/")[2]
 
     def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot]:
-        system, services = spec.settings["system"], self.Settings.model_validate(dict(spec.settings)).services
+        system, services = spec.settings["system"], self.Settings.model_validate(dict(spec.settings)).in_order()
         return [
             Spot(GroupKey(f"{self.kind}:{system}/{service}"), Slot(value), value, f"{service}: {value or 'secret'}")
             for service in services
