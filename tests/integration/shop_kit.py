@@ -140,13 +140,18 @@ class Shop:
         shutil.copytree(kept, self.state)
 
 
-def shop(folder: Path, server: PostgresServer, account: TestAccount, *, adopted: bool = True, **keys: Any) -> Shop:
-    """A shop below `folder`, its account's password adopted and delivered to nobody yet."""
+def installed(folder: Path) -> Path:
+    """A home below `folder` with an installation and no policy."""
     home = folder / "home"
     shutil.copytree(_initialised(), home)
     for name in ("policies", "out"):
         (home / name).mkdir()
-    made = Shop(home, server, account)
+    return home
+
+
+def shop(folder: Path, server: PostgresServer, account: TestAccount, *, adopted: bool = True, **keys: Any) -> Shop:
+    """A shop below `folder`, its account's password adopted and delivered to nobody yet."""
+    made = Shop(installed(folder), server, account)
     made.policy(**keys)
     if adopted:
         made.adopt()
