@@ -250,6 +250,10 @@ class Engine:
             self.api("DELETE", f"/services/{service['ID']}")
         for each in self.api("GET", "/containers/json", filters=mine, all=True):
             self._gone(f"/containers/{each['Id']}", force=True)
+        for each in self.api("GET", "/networks", filters=mine):
+            self._gone(f"/networks/{each['Id']}")
+        for each in self.api("GET", "/volumes", filters=mine)["Volumes"] or []:
+            self._gone(f"/volumes/{each['Name']}", force=True)
         for kind in ("secrets", "configs"):
             for each in self.api("GET", f"/{kind}"):
                 if self.daemon or each["Spec"]["Name"].startswith(self.run):
@@ -259,7 +263,7 @@ class Engine:
         try:
             self.api("DELETE", path, **query)
         except ApiError as error:
-            if error.status not in {404, 409}:  # 409: it is being removed
+            if error.status not in {400, 404, 409}:  # it is being removed, or still in use by what is
                 raise
 
     def kill(self) -> None:
