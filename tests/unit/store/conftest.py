@@ -1,16 +1,13 @@
-"""A store on each engine. `engine` tests run on SQLite and on a real PostgreSQL alike."""
+"""A store on SQLite. What asks for `place` or `store`, tests/integration runs on a real PostgreSQL too."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from psycopg import sql
 
-from tests.servers.postgres import PostgresServer
 from tests.unit.store.samples import AUDIT_KEY, INSTALLATION, StillClock
 from vaultkeeper.store.database import SqlStore
 from vaultkeeper.store.opening import create_store, open_store
@@ -36,32 +33,24 @@ class Place:
         self.opened.append(store)
         return store
 
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    url = None if request.param == "sqlite" else _new_database(request.getfixturevalue("postgres"))
-    place = Place(tmp_path / "state", url)
-    yield place
-    for store in place.opened:
-        store.close()
+    def close(self) -> None:
+        for store in self.opened:
+            store.close()
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Place]:
-    """SQLite alone."""
+    """SQLite, whatever `place` is."""
     place = Place(tmp_path / "state")
     yield place
-    for store in place.opened:
-        store.close()
+    place.close()
+
+
+@pytest.fixture
+def place(here: Place) -> Place:
+    return here
 
 
 @pytest.fixture
 def store(place: Place) -> SqlStore:
     return place.create()
-
-
-def _new_database(server: PostgresServer) -> str:
-    name = f"vk_{secrets.token_hex(4)}"
-    account = server.account(name)
-    server.execute(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(sql.Identifier(name)))
-    return f"postgresql://{name}:{account.password}@{server.host}:{server.port}/{name}"
