@@ -2,6 +2,7 @@
 
 `start() -> Server` for a target, or a `ReadingPlace` for a destination. Where one account or place is not enough:
 `VARIANTS`, name → how to make it (from the server, for a target). `UNTAGGED`: variants whose settings rule out tags.
+`AT_ONCE`: how many kill points are tried side by side, where consumers take long to start.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,10 +105,10 @@ class World:
         return {**os.environ, **ours, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": root}
 
     def rotate(self) -> list[str]:
-        return ["rotate", "--all", "--yes", "--parallel", "1", "--wait", "20s"]
+        return ["rotate", "--all", "--yes", "--parallel", "1", "--wait", "60s"]
 
     def resume(self) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "vaultkeeper", "resume", "--all", "--wait", "30s"]
+        argv = [sys.executable, "-m", "vaultkeeper", "resume", "--all", "--wait", "60s"]
         return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False, timeout=120)
 
     def looked_at(self, look: Callable[[Any, Book], str]) -> str:
@@ -168,7 +169,8 @@ class Scenario:
 
     @contextmanager
     def server(self) -> Iterator[Any]:
-        found = servers(self.kind).start()
+        made = variants(self.kind)[self.variant] if self.group == "destinations" else None
+        found = (made or servers(self.kind).start)()
         try:
             yield found
         finally:
@@ -238,7 +240,8 @@ class Scenario:
         def accepted(version: SecretVersion) -> bool:
             return delivered() == version.fields["token"].reveal()
 
-        return World(folder, accepted, delivered, [Path(str(spec.settings["path"])).parent])
+        files = [Path(v) for v in spec.settings.values() if isinstance(v, str) and v.startswith("/")]
+        return World(folder, accepted, delivered, [file.parent for file in files])
 
 
 def _policy(folder: Path, body: dict[str, Any]) -> None:
@@ -278,10 +281,14 @@ def sweep(
         if most is not None and most < len(chosen):
             chosen = sorted(random.Random(seed).sample(chosen, most))
         report = Report(scenario.name, len(traced))
-        for number, point in enumerate(chosen):
-            outcome = _try(scenario, server, template, work / f"point{number}", point, wrong_order=wrong_order)
-            report.outcomes.append(outcome)
-            told(outcome)
+
+        def tried(number: int) -> Outcome:
+            return _try(scenario, server, template, work / f"point{number}", chosen[number], wrong_order=wrong_order)
+
+        with ThreadPoolExecutor(getattr(servers(scenario.kind), "AT_ONCE", 1)) as pool:
+            for outcome in pool.map(tried, range(len(chosen))):
+                report.outcomes.append(outcome)
+                told(outcome)
     return report
 
 
