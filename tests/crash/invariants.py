@@ -291,7 +291,9 @@ class Judge:
 
     def _announced(self, hook: str, names: Sequence[str]) -> None:
         """Invariant 14: the audit log heard of it before it happened."""
-        if self.store.audit_unwritable:
+        newest = [self.newest[name] for name in names if name in self.newest]
+        closing = hook.endswith(".deliver") and any(one_at_a_time(r.policy) and _in_the_gap(r) for r in newest)
+        if self.store.audit_unwritable and not closing:
             raise Broken(14, f"{hook} although the audit log cannot be written")
         last = {str(record["secret"]): record for record in self.store.audited}
         if not any(last.get(name, {}).get("event") in {"begin", "reconcile"} for name in names):

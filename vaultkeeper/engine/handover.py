@@ -22,8 +22,9 @@ from vaultkeeper.engine.groups import (
 from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE, RETRY, advance
 from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.engine.plan import carried
+from vaultkeeper.engine.verdict import closes_the_gap
 from vaultkeeper.engine.work import Work, phase_of
-from vaultkeeper.errors import EpochLost, Locked
+from vaultkeeper.errors import AuditUnwritable, EpochLost, Locked
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -201,13 +202,11 @@ def _pass_without_places(works: Sequence[Work]) -> None:
 
 
 def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout: Layout) -> _Wait | None:
-    """One call for everything that the batch has for this consumer. Journalled and audited once in each phase."""
+    """One call for everything that the batch has for this consumer."""
     parts = works[0].parts
     try:
         with parts.store.hold(f"group:{group}"):
-            for work in works:
-                if not work.rotation.begun:
-                    work.begin()
+            works = _begun(works)
             items, holders = _desired(group, batch, layout, parts)
             destination = group_destination(holders, group, parts)
             ctx = delivery_context(parts, {w.rotation.secret: w.rotation.epoch for w in works})
@@ -229,6 +228,25 @@ def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layo
             parts.watch(Event(work.rotation.secret, Step.DELIVER.value, f"{done} of {of}: {group}"))
         judged(work)
     return None
+
+
+def _begun(works: Sequence[Work]) -> Sequence[Work]:
+    """Journalled and audited once in each phase. Who may not begin now keeps nobody from closing the gap."""
+    closing = [work for work in works if closes_the_gap(work.rotation)]
+    for work in closing:
+        if not work.rotation.begun:
+            work.begin()
+    for work in works:
+        before = work.rotation
+        if before.begun:
+            continue
+        try:
+            work.begin()
+        except AuditUnwritable:
+            if not closing:
+                raise
+            work.apply(Change(before))  # it was journalled as begun, and is not
+    return [work for work in works if work.rotation.begun]
 
 
 @dataclass(frozen=True)

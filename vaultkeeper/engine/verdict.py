@@ -6,7 +6,7 @@ from vaultkeeper.engine.judge import needs_observation
 from vaultkeeper.engine.moves import NOTHING_IS_BACK
 from vaultkeeper.engine.plan import keeps_old, one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
-from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
 
 CHANGES_WHAT_WORKS = frozenset({Step.MINT, Step.SET, Step.DELIVER})
 
@@ -23,6 +23,13 @@ def consumers_served(rotation: Rotation) -> bool:
             return not left & {Step.SET, Step.DELIVER, Step.CONFIRM}
         return rotation.state is not State.PARKED or not left & {Step.DELIVER, Step.CONFIRM}
     return not (one_at_a_time(rotation.policy) and needs_observation(rotation))
+
+
+def closes_the_gap(rotation: Rotation) -> bool:
+    """Does the present phase hand consumers the one value that the target may accept already?"""
+    phase = rotation.phase
+    to_consumers = phase is not None and phase.step is Step.DELIVER and phase.audience is Audience.CONSUMERS
+    return to_consumers and not rotation.finished and one_at_a_time(rotation.policy) and needs_observation(rotation)
 
 
 def exit_code(rotation: Rotation) -> int:

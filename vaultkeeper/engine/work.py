@@ -13,7 +13,8 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.groups import attempted
 from vaultkeeper.engine.parts import Event, Parts, open_target, power
-from vaultkeeper.engine.verdict import described
+from vaultkeeper.engine.verdict import closes_the_gap, described
+from vaultkeeper.errors import AuditUnwritable
 from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, Binding, GroupKey, SecretVersion
 from vaultkeeper.ports import Change, Closes, Context, Deadline, DeliveryContext, NamesSystem, Target
@@ -32,6 +33,7 @@ class Work:
     _unwritten: Change | None = field(default=None)
     journalled: Rotation = field(init=False)  #: as the store has it
     _targets: list[tuple[Binding, Target]] = field(default_factory=list)
+    _unaudited: list[dict[str, object]] = field(default_factory=list)  #: not written yet, oldest first
 
     def __post_init__(self) -> None:
         self.journalled = self.rotation
@@ -71,11 +73,30 @@ class Work:
         self.write()
         phase = self.rotation.phase
         if phase is not None and phase.step in CHANGES_A_SYSTEM:
-            self.parts.store.audit(self._record("begin", phase.step.value))
+            self._audit(self._record("begin", phase.step.value))
 
     def _conclude(self) -> None:
-        self.parts.store.audit(self._record("end", self.rotation.state.value))
+        self._audit(self._record("end", self.rotation.state.value))
         self.write()
+
+    def _audit(self, record: dict[str, object]) -> None:
+        """What is not in the audit log is not done, but one thing: closing the gap that an audited set has opened.
+
+        While the target accepts only a value that consumers do not have yet, stopping would lock them out. Then the
+        record is told aloud and written with the next one, at the latest with the end, which is not passed over.
+        """
+        self._unaudited.append(record)
+        try:
+            while self._unaudited:
+                self.parts.store.audit(self._unaudited[0])
+                del self._unaudited[0]
+        except AuditUnwritable as error:
+            if not closes_the_gap(self.rotation):
+                self._unaudited.pop()
+                raise
+            text = f"{error}; consumers are handed what the target accepts already, so that they are not locked out"
+            self.parts.watch(Event(self.rotation.secret, "waiting", f"(audit log) {text}"))
+            self.apply(Change(replace(self.rotation, detail=text)))
 
     def _record(self, event: str, what: str) -> dict[str, object]:
         rotation = self.rotation
