@@ -235,4 +235,4 @@ def test_a_channel_keeps_its_connection_and_each_request_has_its_own_deadline() 
         assert b"Content-Length: 8\r\n" in asked[0]
         assert asked[0].endswith(b'{"x": 1}')
         assert channel.call("GET", url, soon()).status == 200
-    channel.close()
+        channel.close()  # or the server waits for more
