@@ -76,6 +76,10 @@ class Stage:
         accounts = self._new_accounts(count)
         return [Bare(address, admin, account, self._folder / f"bare-{account[0]}") for account in accounts]
 
+    def deliver_to(self, name: str, destination: DestinationSpec) -> None:
+        """Change where a secret is delivered."""
+        self._policies[name] = replace(self._policies[name], destinations=(destination,))
+
     def rotate(self, names: Sequence[str], parallel: int = 1) -> None:
         """Raises RuntimeError where one of them did not end well."""
         for report in rotate(names, replace(self.parts, parallel=parallel), by_name=True):
