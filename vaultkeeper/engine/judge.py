@@ -8,7 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from vaultkeeper.engine.moves import Facts, advance, enter, park, turn_back, version_fact, wait, wait_unknown
+from vaultkeeper.engine.moves import (
+    Facts,
+    advance,
+    enter,
+    on_this_clock,
+    park,
+    turn_back,
+    version_fact,
+    wait,
+    wait_unknown,
+    waited,
+)
 from vaultkeeper.engine.plan import keeps_old
 from vaultkeeper.model.outcome import (
     Confirmation,
@@ -282,6 +293,7 @@ def judge_finish(rotation: Rotation, now: datetime) -> Change:
 
 def judge_grace(rotation: Rotation, now: datetime) -> Change:
     """Both values stay valid until grace is over; it counts from the finish."""
+    rotation = on_this_clock(rotation, now)
     until = rotation.entered_at + rotation.policy.grace_period
     if now < until:
         return wait(rotation, Waiting.GRACE, until)
@@ -290,6 +302,7 @@ def judge_grace(rotation: Rotation, now: datetime) -> Change:
 
 def judge_usage(rotation: Rotation, usage: Usage | Unknown, now: datetime, *, due_again: bool) -> Change:
     """Is the old value still in use? Where that cannot be seen, grace alone governed, and history says so."""
+    rotation = on_this_clock(rotation, now)
     if isinstance(usage, Unknown):
         return wait_unknown(rotation, usage, now)
     if usage.in_use is None:
@@ -297,7 +310,7 @@ def judge_usage(rotation: Rotation, usage: Usage | Unknown, now: datetime, *, du
     if not usage.in_use:
         return advance(rotation, now)
     holders = tuple(usage.holders)
-    if due_again or now - rotation.entered_at >= EVIDENCE_LIMIT:
+    if due_again or waited(rotation, now) >= EVIDENCE_LIMIT:
         return park(replace(rotation, waiting_for=holders), Cause.IN_USE, ", ".join(holders))
     return wait(rotation, Waiting.EVIDENCE, now + EVIDENCE_POLL, holders)
 
@@ -376,10 +389,11 @@ def _judge_not_yet(
     timeout: timedelta,
     puts_back: bool,
 ) -> Change:
+    rotation = on_this_clock(rotation, now)
     emergency = rotation.purpose is Purpose.EMERGENCY and rotation.direction is Direction.FORWARD
     limit = min(timeout, rotation.options.deadline) if emergency else timeout
     detail = answer.reason + (f" ({', '.join(answer.waiting_for)})" if answer.waiting_for else "")
-    if now - rotation.entered_at < limit:
+    if waited(rotation, now) < limit:
         return wait(rotation, Waiting.CONFIRM, now + answer.after, tuple(answer.waiting_for), answer.reason)
     if emergency and rotation.options.cut:
         return _settle(replace(rotation, unverified=f"cut without confirm: {detail}"), group, groups, now)

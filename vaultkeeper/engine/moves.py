@@ -44,8 +44,21 @@ def advance(rotation: Rotation, now: datetime, facts: Facts | None = None) -> Ch
 
 
 def waited(rotation: Rotation, now: datetime) -> timedelta:
-    """How long it has stood in its phase; nothing where the clock was set back since, so that no wait grows by that."""
+    """How long it has stood in its phase."""
     return max(now - rotation.entered_at, timedelta(0))
+
+
+def on_this_clock(rotation: Rotation, now: datetime) -> Rotation:
+    """The phase was entered later than now: the clock was set back since, or was wrong then.
+
+    It counts as entered now, and a sleep keeps its length: no wait gets longer than it was meant to be, and no grace
+    shorter.
+    """
+    ahead = rotation.entered_at - now
+    if ahead <= timedelta(0):
+        return rotation
+    later = rotation.not_before
+    return replace(rotation, entered_at=now, not_before=later and max(later - ahead, now))
 
 
 def wait(rotation: Rotation, reason: Waiting, until: datetime, who: tuple[str, ...] = (), detail: str = "") -> Change:

@@ -84,7 +84,8 @@ def take_up(
     `said`: what a person declares only now, of a target that is gone or of laggards.
     """
     now = parts.clock.now()
-    taken = moves.taken_up(parts.store.take(rotation.id))
+    journalled = moves.taken_up(parts.store.take(rotation.id))
+    taken = on_this_clock = moves.on_this_clock(journalled, now)
     if forward:
         taken = moves.resumed(taken, now)
     if hasten and taken.finished:
@@ -93,7 +94,10 @@ def take_up(
         earlier = taken.options
         both = replace(earlier, forget_old=said.forget_old or earlier.forget_old, cut=said.cut or earlier.cut)
         taken = replace(taken, options=both)
-    return Work(taken, parts, Book(taken.secret, parts.store, parts.envelope, parts.redactor))
+    work = Work(taken, parts, Book(taken.secret, parts.store, parts.envelope, parts.redactor))
+    if on_this_clock is not journalled:  # or it would be entered now at every look
+        work.apply(Change(taken))
+    return work
 
 
 def _value_refusals(name: str, parts: Parts) -> int:

@@ -15,7 +15,7 @@ from vaultkeeper.engine.at_target import prove, set_, test
 from vaultkeeper.engine.creation import create, mint
 from vaultkeeper.engine.groups import Holder, asked, attempted, find_places
 from vaultkeeper.engine.judge import Seen
-from vaultkeeper.engine.moves import advance, park, wait
+from vaultkeeper.engine.moves import advance, park, wait, waited
 from vaultkeeper.engine.observe import drift, look
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.readying import prepare, release
@@ -38,7 +38,7 @@ def observe(work: Work) -> Change:
     parts, rotation, now = work.parts, work.rotation, work.parts.clock.now()
     waiting_on = _unfinished_dependencies(work)
     if waiting_on:
-        again = now + max(DEPENDENCY_POLL, abs(now - rotation.entered_at) / 10)
+        again = now + max(DEPENDENCY_POLL, waited(rotation, now) / 10)
         return wait(rotation, Waiting.DEPENDENCY, again, waiting_on)
     places = find_places(rotation.policy, parts, work.delivery_context())
     if isinstance(places, Unknown | Refused):
