@@ -1,8 +1,9 @@
 """A dockerd of our own: its own folders, socket, addresses and process namespace, so that ending it ends everything.
 
 It lives in a mount and a process namespace whose first process is a plain `sleep`: dockerd can be killed and started
-again beside it, as a crash would, and the end of that first process takes containerd, shims, containers and mounts with
-it. The network stays the machine's, so that consumers reach the tests' PostgreSQL on 127.0.0.1.
+again beside it, as a crash would. The end of that first process takes containerd, shims, containers and mounts with it;
+it ends, at the latest, with the thread that started it. The network stays the machine's, so that consumers reach the
+tests' PostgreSQL on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.servers import ServerMissing
 
 PROGRAMS = {
     "dockerd": "docker.io", "containerd": "docker.io", "docker-init": "docker.io", "ip": "iproute2", "nsenter": "",
-    "unshare": "",
+    "unshare": "", "setpriv": "",
 }  # fmt: skip
 START_S = 30
 LOG_TAIL = 20
@@ -47,8 +48,9 @@ class Daemon:
         self.socket = self.base / "s"
         self.url = f"unix://{self.socket}"
         self._dockerd: subprocess.Popen[bytes] | None = None
-        self._namespace = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "docker-init", "sleep", "inf"],
+        own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        self._namespace = subprocess.Popen(  # dies with the thread that made it, should pytest be killed
+            ["setpriv", "--pdeathsig", "KILL", *own, "docker-init", "sleep", "inf"],
             stdin=subprocess.DEVNULL,
             stderr=self.log.open("ab"),
         )
