@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,13 +13,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from vaultkeeper.errors import AlreadyOpen, EpochLost, NotFound, StoreFull
 from vaultkeeper.model.rotation import Rotation
-from vaultkeeper.model.secret import Acceptance, StagingLabel, VersionRecord
+from vaultkeeper.model.secret import StagingLabel, VersionRecord
 from vaultkeeper.ports import Change, Pause, VersionChange
 from vaultkeeper.store import logins
 from vaultkeeper.store import statements as sql
 from vaultkeeper.store.audit import AuditLog, BadRecord, Head
 from vaultkeeper.store.codec import decode_rotation, encode_rotation
-from vaultkeeper.store.engines import READ_ONLY, DatabaseEngine
+from vaultkeeper.store.engines import DatabaseEngine
 from vaultkeeper.store.tables import labels, pauses, rotations, secrets, versions
 
 _T = TypeVar("_T")
@@ -37,7 +37,6 @@ class SqlStore:
         self._audit = audit_log
         self._log = log  #: which audit log of this database's is ours
         self._head_kept = audit_log.head
-        self._reading = database.engine.execution_options(**{READ_ONLY: True})
 
     def close(self) -> None:
         self._audit.close()
@@ -122,7 +121,7 @@ class SqlStore:
 
     def secrets(self) -> Sequence[str]:
         """Every name with a rotation or a version, and not forgotten; sorted."""
-        rows = self._rows(select(secrets.c.name).where(secrets.c.known).order_by(secrets.c.name), {})
+        rows = self._rows(sql.KNOWN_SECRETS, {})
         return [row.name for row in rows]
 
     def discard_sealed(self, secret: str, numbers: Sequence[int]) -> None:
@@ -167,7 +166,7 @@ class SqlStore:
         self._write(work)
 
     def pauses(self) -> Mapping[str, Pause]:
-        rows = self._rows(select(pauses).order_by(pauses.c.secret), {})
+        rows = self._rows(sql.PAUSES, {})
         return {row.secret: Pause(until=row.until, reason=row.reason, since=row.since) for row in rows}
 
     def audit(self, record: Mapping[str, object]) -> None:
@@ -196,7 +195,7 @@ class SqlStore:
     def _transaction(self, work: Callable[[Connection], _T]) -> _T:
         head = self._audit.head
         try:
-            with self._database.turn(), self._database.engine.begin() as connection:
+            with self._database.writing() as connection:
                 result = work(connection)
                 if head != self._head_kept:
                     connection.execute(sql.MOVE_AUDIT_HEAD, {"log": self._log, "seq": head.seq, "mac": head.mac})
@@ -208,7 +207,7 @@ class SqlStore:
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
         try:
-            with self._reading.connect() as connection:
+            with self._database.engine.connect() as connection:
                 yield connection
         except DBAPIError as error:
             raise self._database.translate(error) from None
@@ -232,9 +231,9 @@ def _apply(connection: Connection, secret: str, change: Change) -> None:
     for number, facts in (change.facts or {}).items():
         _change_version(connection, secret, number, facts)
     for label, marked in (change.labels or {}).items():
-        key = {"secret_": secret, "label_": label.value}
-        connection.execute(sql.DROP_LABEL, key)
-        if marked is not None:
+        if marked is None:
+            connection.execute(sql.DROP_LABEL, {"secret_": secret, "label_": label.value})
+        else:
             connection.execute(sql.PUT_LABEL, {"secret": secret, "label": label.value, "number": marked})
 
 
@@ -255,16 +254,8 @@ def _insert_version(connection: Connection, secret: str, record: VersionRecord) 
 
 
 def _change_version(connection: Connection, secret: str, number: int, facts: VersionChange) -> None:
-    given = {f.name: getattr(facts, f.name) for f in fields(facts)}
-    new = {
-        name: value.value if isinstance(value, Acceptance) else value
-        for name, value in given.items()
-        if value is not None
-    }
-    if not new:
-        return
-    key = {"secret_": secret, "number_": number}
-    if connection.execute(sql.CHANGE_VERSION.values(**new), key).rowcount != 1:
+    row = {**vars(facts), "acceptance": facts.acceptance.value if facts.acceptance else None}
+    if connection.execute(sql.CHANGE_VERSION, row | {"secret_": secret, "number_": number}).rowcount != 1:
         raise NotFound(f"{secret} has no version {number}")
 
 
@@ -281,7 +272,8 @@ def _refuse_open(connection: Connection, secret: str) -> None:
 
 def _rotation(row: Any) -> Rotation:
     """The column's epoch counts: `take` moves it without writing the document anew."""
-    return replace(decode_rotation(row.document), epoch=row.epoch)
+    rotation = decode_rotation(row.document)
+    return rotation if rotation.epoch == row.epoch else replace(rotation, epoch=row.epoch)
 
 
 def _login_keys(account: str, address: str) -> tuple[tuple[str, str], ...]:

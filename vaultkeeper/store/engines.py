@@ -10,19 +10,16 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from vaultkeeper.errors import StoreDamaged, VaultkeeperError
 
-READ_ONLY = "vaultkeeper_read_only"
-"""Execution option of connections that will not write."""
-
 
 class DatabaseEngine(Protocol):
     """One way to keep the tables."""
 
-    engine: Engine  #: `begin()` opens a writing transaction; its commit is durable when it returns
+    engine: Engine  #: for reading: one statement sees one state, two need not see the same
 
     def hold(self, name: str) -> AbstractContextManager[None]: ...
 
-    def turn(self) -> AbstractContextManager[object]:
-        """Held by a thread around its writing transaction, so that this process's writers queue up."""
+    def writing(self) -> AbstractContextManager[Connection]:
+        """One transaction, durable when the block is left, undone where it raises."""
 
     def reserve(self) -> None:
         """Is there room to begin something new *and* to end it? Raises StoreFull."""

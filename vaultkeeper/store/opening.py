@@ -16,7 +16,7 @@ from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised, StoreFull
 from vaultkeeper.ports import Clock
 from vaultkeeper.store.audit import AuditLog, Head
 from vaultkeeper.store.database import SqlStore, audit_head
-from vaultkeeper.store.engines import READ_ONLY, DatabaseEngine
+from vaultkeeper.store.engines import DatabaseEngine
 from vaultkeeper.store.schema import is_current, migrate
 from vaultkeeper.store.sqlite import FILE, LOCKS, SqliteEngine
 from vaultkeeper.store.tables import meta
@@ -116,12 +116,12 @@ def _checked(database: DatabaseEngine, audit: AuditPlace, installation: str, *, 
 
 def _prepare(database: DatabaseEngine, audit: AuditPlace, installation: str, *, create: bool) -> Head:
     try:
-        with database.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
+        with database.engine.connect() as connection:
             ready = not create and is_current(connection)
             if ready:
                 _check_installation(connection, audit.path.parent, installation)
                 return audit_head(connection, audit.daemon)
-        with database.engine.begin() as connection:
+        with database.writing() as connection:
             database.exclude_migrations(connection)
             migrate(connection)
             if create and connection.execute(_INSTALLATION).first() is None:

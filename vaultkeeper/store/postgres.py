@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -68,9 +68,9 @@ class PostgresEngine:
                 except DBAPIError:
                     connection.invalidate()  # the session has ended, and its locks with it
 
-    def turn(self) -> AbstractContextManager[object]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """Writers of one secret queue at its row, all others need not wait."""
-        return nullcontext()
+        return self.engine.begin()
 
     def reserve(self) -> None:
         """The server's disk is its administrator's."""

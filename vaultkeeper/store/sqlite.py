@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 
 from vaultkeeper.errors import Locked, NotAuthorised, StoreDamaged, StoreFull, VaultkeeperError
 from vaultkeeper.store.ballast import FULL, SIZE_BYTES, Ballast
-from vaultkeeper.store.engines import READ_ONLY, contradiction
+from vaultkeeper.store.engines import contradiction
 from vaultkeeper.store.locks import FileLocks
 
 FILE = "state.db"
@@ -38,8 +39,6 @@ _PRAGMAS = (
     "PRAGMA secure_delete=ON",  # a value that is kept no longer does not stay in free pages
 )
 
-_NO_TRANSACTION = "vaultkeeper_no_transaction"  # for pragmas that must stand alone
-
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_IOERR})
 _REFUSAL = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -53,14 +52,29 @@ class SqliteEngine:
         self._locks = FileLocks(directory / LOCKS)
         self._ballast = Ballast(directory / BALLAST)
         self._turn = Lock()
+        self._writer: Connection | None = None  #: kept for the next turn; after a failure it is gone
         self.engine = _engine(directory / FILE)
 
     def hold(self, name: str) -> AbstractContextManager[None]:
         return self._locks.hold(name)
 
-    def turn(self) -> AbstractContextManager[object]:
-        """SQLite has one writer at a time; whoever finds it busy there sleeps for up to 100 ms before asking again."""
-        return self._turn
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """SQLite has one writer at a time, and whoever finds it busy there sleeps for up to 100 ms before asking again.
+
+        So threads of this process queue up before it. IMMEDIATE: a writer that had only read before would fail,
+        instead of waiting, when another one wrote.
+        """
+        with self._turn:
+            connection, self._writer = self._writer or self.engine.connect(), None
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+                connection.commit()
+            except BaseException:
+                connection.close()
+                raise
+            self._writer = connection
 
     def reserve(self) -> None:
         if not self._ballast.ensure():
@@ -69,7 +83,7 @@ class SqliteEngine:
     def make_room(self) -> None:
         self._ballast.release()
         # Pages that were copied back leave the log: it can be written over without growing.
-        with suppress(DBAPIError), self.engine.execution_options(**{_NO_TRANSACTION: True}).connect() as connection:
+        with suppress(DBAPIError), self.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def exclude_migrations(self, connection: Connection) -> None:
@@ -77,7 +91,7 @@ class SqliteEngine:
 
     def check(self) -> None:
         try:
-            with self.engine.execution_options(**{_NO_TRANSACTION: True}).connect() as connection:
+            with self.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 findings = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
         except DBAPIError as error:
@@ -111,7 +125,11 @@ class SqliteEngine:
         return VaultkeeperError("the state database refused a statement", why=reason, works="nothing was changed")
 
     def close(self) -> None:
-        self.engine.dispose()
+        with self._turn:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self.engine.dispose()
 
     def _no_room(self) -> bool:
         """SQLite calls a quota or a file size limit an input/output error; writing tells what it really is."""
@@ -158,18 +176,10 @@ def _engine(file: Path) -> Engine:
         hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
     return engine
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin` says, not where the driver guesses
+    connection.isolation_level = None  # transactions begin where `writing` says, not where the driver guesses
     for pragma in _PRAGMAS:
         connection.execute(pragma)
-
-
-def _begin(connection: Connection) -> None:
-    # IMMEDIATE: a writer that had only read before would fail, instead of waiting, when another one wrote.
-    options = connection.get_execution_options()
-    if not options.get(_NO_TRANSACTION):
-        connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")

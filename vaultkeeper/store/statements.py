@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, text, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, text, update
 
 from vaultkeeper.model.secret import Acceptance, Handle, VersionRecord
 from vaultkeeper.store.codec import decode_binding, encode_binding
-from vaultkeeper.store.tables import audit_heads, labels, rotations, secrets, versions
+from vaultkeeper.store.tables import audit_heads, labels, pauses, rotations, secrets, versions
 
 # "ON CONFLICT" reads the same in SQLite and PostgreSQL; SQLAlchemy spells it once per engine.
 KNOW_SECRET = text(
@@ -54,13 +54,23 @@ ROTATIONS = (
 
 INSERT_VERSION = insert(versions)
 VERSIONS = select(versions).where(versions.c.secret == bindparam("secret_")).order_by(versions.c.number)
-CHANGE_VERSION = update(versions).where(
-    versions.c.secret == bindparam("secret_"), versions.c.number == bindparam("number_")
+_CHANGES = ("sealed", "handle", "expires_at", "acceptance", "verified", "compromised")
+CHANGE_VERSION = (
+    update(versions)
+    .where(versions.c.secret == bindparam("secret_"), versions.c.number == bindparam("number_"))
+    .values({name: func.coalesce(bindparam(name, type_=versions.c[name].type), versions.c[name]) for name in _CHANGES})
 )
+"""None leaves a column as it is."""
 
 LABELS = select(labels.c.label, labels.c.number).where(labels.c.secret == bindparam("secret_"))
 DROP_LABEL = delete(labels).where(labels.c.secret == bindparam("secret_"), labels.c.label == bindparam("label_"))
-PUT_LABEL = insert(labels)
+PUT_LABEL = text(
+    "INSERT INTO labels (secret, label, number) VALUES (:secret, :label, :number) "
+    "ON CONFLICT (secret, label) DO UPDATE SET number = excluded.number"
+)
+
+KNOWN_SECRETS = select(secrets.c.name).where(secrets.c.known).order_by(secrets.c.name)
+PAUSES = select(pauses).order_by(pauses.c.secret)
 
 AUDIT_HEAD = select(audit_heads.c.seq, audit_heads.c.mac).where(audit_heads.c.log == bindparam("log_"))
 MOVE_AUDIT_HEAD = text(
