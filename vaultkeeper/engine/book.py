@@ -1,4 +1,4 @@
-"""The versions of one secret, unsealed when they are needed and only once."""
+"""The versions and receipts of one secret, unsealed when they are needed and only once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from vaultkeeper.engine.guard import Redactor
 from vaultkeeper.errors import NotFound
-from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
+from vaultkeeper.model.secret import (
+    Acceptance,
+    Binding,
+    Fields,
+    SecretBytes,
+    SecretVersion,
+    StagingLabel,
+    VersionRecord,
+)
 from vaultkeeper.ports import Change, Envelope, Store
 
 
@@ -27,6 +35,7 @@ class Book:
     rebind: Callable[[Binding], Binding] = lambda binding: binding  #: today's way to the system a version was made for
     _records: dict[int, VersionRecord] = field(default_factory=dict)
     _fields: dict[int, Fields] = field(default_factory=dict)
+    _receipts: dict[tuple[str, bytes], SecretBytes] = field(default_factory=dict)
 
     def records(self) -> dict[int, VersionRecord]:
         """Number → record, oldest first."""
@@ -67,6 +76,14 @@ class Book:
             self.redactor.learn(fields)
             self._fields[record.number] = fields
         return self._fields[record.number]
+
+    def receipt(self, sealed: bytes, binding: str) -> SecretBytes:
+        """The secret part of a receipt of one of its rotations; `binding`: what that is tied to (invariant 10)."""
+        if (binding, sealed) not in self._receipts:
+            opened = self.envelope.open(sealed, secret=self.secret, bound_to=binding)
+            self.redactor.learn(opened)
+            self._receipts[binding, sealed] = opened["receipt"]
+        return self._receipts[binding, sealed]
 
     def maybe(self, number: int | None) -> SecretVersion | None:
         return None if number is None else self.version(number)

@@ -130,9 +130,7 @@ class Holder:
 
     def item(self, place: Placed, versions: Sequence[SecretVersion], parts: Parts) -> Item:
         spec = spec_of(self.policy, place.destination)
-        bare = Item(
-            place.slot, spec, self.secret, versions[0] if versions else None, receipt=self._receipt(place, parts)
-        )
+        bare = Item(place.slot, spec, self.secret, versions[0] if versions else None, receipt=self._receipt(place))
         content = self._content(place, spec, versions, parts, bare) if versions else None
         return Item(bare.slot, spec, self.secret, bare.primary, content, tuple(versions), bare.receipt)
 
@@ -162,19 +160,15 @@ class Holder:
         found = asked(parts, f"{bare.spec.kind}.read", partial(reader.read, place.group, bare, delivery_context(parts)))
         return found if isinstance(found, SecretBytes) else None
 
-    def _receipt(self, place: Placed, parts: Parts) -> Receipt | None:
+    def _receipt(self, place: Placed) -> Receipt | None:
         if self.rotation is None:
             return None
         kept = self.rotation.receipts.get(self.rotation.receipt_key(place.group, place.slot))
         if kept is None:
             return None
-        sealed = None
-        if kept.sealed is not None:
-            binding = receipt_binding(self.rotation.id, place)
-            opened = parts.envelope.open(kept.sealed, secret=self.secret, bound_to=binding)
-            parts.redactor.learn(opened)
-            sealed = opened["receipt"]
-        return Receipt(kept.public, sealed)
+        if kept.sealed is None:
+            return Receipt(kept.public, None)
+        return Receipt(kept.public, self.book.receipt(kept.sealed, receipt_binding(self.rotation.id, place)))
 
 
 def _filled(text: str, place: Placed, versions: Sequence[SecretVersion]) -> SecretBytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from vaultkeeper.engine.book import Book
@@ -184,11 +184,12 @@ def rotate(
 
 def _means_the_open_one(name: str, parts: Parts, purpose: Purpose, options: Options) -> bool:
     """`--forget-old`, and `--emergency --cut` of an emergency that its laggards stopped, speak of what stands there."""
-    rotation = newest_open(name, parts)
+    cuts = purpose is Purpose.EMERGENCY and options.cut
+    rotation = newest_open(name, parts) if options.forget_old or cuts else None
     if rotation is None:
         return False
     stopped = rotation.purpose is Purpose.EMERGENCY and not rotation.finished
-    return options.forget_old or (purpose is Purpose.EMERGENCY and options.cut and stopped)
+    return options.forget_old or stopped
 
 
 def resume(
@@ -219,7 +220,8 @@ def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
     ready = [
         r.secret
         for r in parts.store.open_rotations()
-        if r.state in {State.RUNNING, State.WAITING} and (r.not_before is None or r.not_before <= now)
+        if r.state in {State.RUNNING, State.WAITING}
+        and (r.not_before is None or r.not_before <= now or r.entered_at > now)
     ]
     reports = resume(ready, parts, wait=wait, forward=False) if ready else []
     return reports + rotate(due_names(parts), parts, by_name=False, wait=wait)
@@ -315,11 +317,12 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, 
     pause = pause_of(name, parts)
     if pause is not None and not emergency:
         return Report(name, skipped=f"paused: {pause.reason}" if pause.reason else "paused", skip_code=code)
-    rotation = newest_open(name, parts)
+    recent = parts.store.rotations(name, limit=5)
+    rotation = recent[0] if recent and recent[0].open else None
     if rotation is not None and not (emergency and rotation.finished) and not replaceable(rotation, replace=replace):
         return _open_already(rotation, by_name=by_name)
     # A last time far ahead of now only says that the clock was wrong then: it must not stop anybody for years.
-    too_soon = abs(parts.clock.now() - _last_rotated(name, parts)) < policy.min_interval
+    too_soon = abs(parts.clock.now() - _last_rotated(recent)) < policy.min_interval
     if too_soon and not emergency:
         return Report(name, skipped="rotated less than min_interval ago", skip_code=code)
     return None
@@ -334,10 +337,6 @@ def _open_already(rotation: Rotation, *, by_name: bool) -> Report:
     return Report(rotation.secret, skipped=skipped, skip_code=error.exit_code, error=error)
 
 
-def _last_rotated(name: str, parts: Parts) -> datetime:
-    done = [
-        r.opened_at
-        for r in parts.store.rotations(name, limit=5)
-        if r.state is State.DONE and r.purpose is not Purpose.REHEARSE
-    ]
-    return max(done, default=datetime.min.replace(tzinfo=parts.clock.now().tzinfo))
+def _last_rotated(recent: Sequence[Rotation]) -> datetime:
+    done = [r.opened_at for r in recent if r.state is State.DONE and r.purpose is not Purpose.REHEARSE]
+    return max(done, default=datetime.min.replace(tzinfo=UTC))
