@@ -332,6 +332,7 @@ def matches(stored: str | None, password: str, username: str) -> bool | None:
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
+@functools.cache
 def _pq() -> Any:
     from psycopg import pq
 

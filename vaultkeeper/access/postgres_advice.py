@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from vaultkeeper.access.postgres import Row, Session
 from vaultkeeper.access.postgres_roles import FUNCTIONS, UNLISTED, verifiers
@@ -36,10 +37,9 @@ def findings(session: Session, plan: Plan) -> list[Finding]:
     """Everything of note, read-only, in one round trip."""
     names = session.literals(plan.accounts)
     owner = session.literal(plan.owner)
-    [server], accounts, owners, offered = session.run(
-        _SERVER, _ACCOUNTS.format(names, owner), _OWNER.format(owner), FUNCTIONS
-    )
-    functions = frozenset(str(row["name"]) for row in offered)
+    asked = [_SERVER, _ACCOUNTS.format(names, owner), _OWNER.format(owner)]
+    [server], accounts, owners, *offered = session.run(*asked, *([] if session.is_superuser else [FUNCTIONS]))
+    functions = frozenset(str(row["name"]) for row in chain(*offered))
     reached = _reached(session, plan.accounts) if functions >= ALL_FUNCTIONS else None
     found = list(_about_server(session, server, plan))
     known = {str(row["name"]): row for row in accounts}
