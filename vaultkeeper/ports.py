@@ -3,9 +3,9 @@
 Hooks are synchronous and short, hand `ctx.deadline` to every call they make, and never wait: they answer `NotYet`.
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
-Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`): a
-plain target needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`, `.destinations` or
-`.generators` with one public class, or an entry point in the group of the same name.
+Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`,
+`Fetches`): a plain back end needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`,
+`.destinations` or `.generators` with one public class, or an entry point in the group of the same name.
 """
 
 from __future__ import annotations
@@ -216,9 +216,10 @@ class Closes(Protocol):
     """Keeps something open between the hooks of a rotation: a session, a cache."""
 
     def close(self) -> None:
-        """Let go of it, before the rotation sleeps and when it ends; waits for nobody. Idempotent.
+        """Let go of it, before the rotation sleeps and when it ends; within a few seconds. Idempotent.
 
-        A later hook opens it again.
+        A later hook opens it again. Destinations, generators and credentials are shared by rotations side by side:
+        they let go of what nobody uses at that moment.
         """
 
 
@@ -323,6 +324,16 @@ class Generator(Protocol):
 
     def alphabet(self, settings: Mapping[str, object]) -> frozenset[str]:
         """Every character a value may hold; drives the refusal of raw templates."""
+
+
+@runtime_checkable
+class Fetches(Protocol):
+    """A generator whose values another system makes. The engine calls this instead of `generate`."""
+
+    def fetch(
+        self, settings: Mapping[str, object], forbidden: frozenset[str], max_bytes: int | None, ctx: Context
+    ) -> Fields | Refused | NotYet | Unknown:
+        """A lost answer costs nothing: the value was in use nowhere, and the next one is another."""
 
 
 class Encryptor(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.book import bound_to
@@ -30,7 +31,7 @@ from vaultkeeper.model.secret import (
     StagingLabel,
     VersionRecord,
 )
-from vaultkeeper.ports import Change, Mints, VersionChange
+from vaultkeeper.ports import Change, Fetches, Mints, VersionChange
 
 INPUT_POLL = timedelta(hours=1)
 
@@ -83,7 +84,7 @@ def _new_fields(work: Work) -> Fields | Refused | NotYet | Unknown:
     target = work.target(work.binding())
     if given is None:
         return {} if power(target, Mints) else NotYet("a person supplies this value", INPUT_POLL)
-    if target is None:
+    if target is None or isinstance(given, Refused | NotYet | Unknown):
         return given
     parts.redactor.learn(given)  # before anybody else is shown it
     completed = asked(parts, f"{target.kind}.complete", lambda: target.complete(given, work.context(), adopting=False))
@@ -92,7 +93,7 @@ def _new_fields(work: Work) -> Fields | Refused | NotYet | Unknown:
     return completed
 
 
-def _generated(rotation: Rotation, work: Work) -> Fields | None:
+def _generated(rotation: Rotation, work: Work) -> Fields | Refused | NotYet | Unknown | None:
     """None: the system or a person makes the value."""
     policy = rotation.policy
     if policy.static is not None:
@@ -106,7 +107,15 @@ def _generated(rotation: Rotation, work: Work) -> Fields | None:
         forbidden, max_bytes = capabilities.forbidden, capabilities.max_bytes
     for spec in policy.destinations:
         forbidden |= work.parts.backends.destination(spec.kind).forbidden
-    fields = generator.generate(policy.generator.settings, forbidden, max_bytes)
+    settings, fetcher = policy.generator.settings, power(generator, Fetches)
+    if fetcher is None:
+        fields = generator.generate(settings, forbidden, max_bytes)
+    else:
+        fetch = partial(fetcher.fetch, settings, forbidden, max_bytes, work.context())
+        fetched = asked(work.parts, f"{generator.kind}.fetch", fetch)
+        if isinstance(fetched, Refused | NotYet | Unknown):
+            return fetched
+        fields = fetched
     if policy.generator.field is None:
         return fields
     return {policy.generator.field: fields[generator.field]}

@@ -6,6 +6,8 @@ journalled, fsynced and audited *before* it is done: `begin`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -14,7 +16,7 @@ from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.groups import attempted
 from vaultkeeper.engine.parts import Event, Parts, open_target, power
 from vaultkeeper.engine.verdict import closes_the_gap, described
-from vaultkeeper.errors import AuditUnwritable
+from vaultkeeper.errors import AuditUnwritable, ConfigurationInvalid
 from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, Binding, GroupKey, SecretVersion
 from vaultkeeper.ports import Change, Closes, Context, Deadline, DeliveryContext, NamesSystem, Target
@@ -172,10 +174,20 @@ class Work:
     def close(self) -> None:
         """Nothing stays open while a rotation sleeps or after its end. Idempotent."""
         targets, self._targets = self._targets, []
-        for _, target in targets:
-            closing = power(target, Closes)
+        for held in (*(target for _, target in targets), *self._shared(), self.parts.credentials):
+            closing = power(held, Closes)
             if closing is not None:
-                attempted(self.parts, f"{target.kind}.close", closing.close)
+                attempted(self.parts, f"{type(held).__name__}.close", closing.close)
+
+    def _shared(self) -> Iterator[object]:
+        """What rotations side by side use too. A kind that is not installed any more holds nothing open."""
+        policy, backends = self.rotation.policy, self.parts.backends
+        for kind in {spec.kind for spec in policy.destinations}:
+            with suppress(ConfigurationInvalid):
+                yield backends.destination(kind)
+        if policy.generator is not None:
+            with suppress(ConfigurationInvalid):
+                yield backends.generator(policy.generator.kind)
 
     # ------------------------------------------------------------------------------------------------------- contexts
 
