@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -71,6 +71,9 @@ Mode = Annotated[str, AfterValidator(_mode)]
 
 OwnerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 """A user, or user:group; names or numbers."""
+
+Reference = dict[str, Any]
+"""Where a credential is found: {file: PATH}, {secret: NAME}, {vault: PATH, field: F, …}; never the credential."""
 
 Codes = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
 """HTTP status codes."""

@@ -25,6 +25,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from vaultkeeper.access import dotenv, sops
 from vaultkeeper.access.answer import refused
 from vaultkeeper.access.files import Snapshot
+from vaultkeeper.access.settings import Reference
 from vaultkeeper.access.written import FileSettings, WrittenFile
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import No
@@ -43,7 +44,7 @@ class Settings(FileSettings):
     recipients: tuple[str, ...] = Field(
         default=(), strict=False, description="age recipients; default: the file's own, else vaultkeeper's"
     )
-    identity: dict[str, str] | None = Field(
+    identity: Reference | None = Field(
         default=None, description="reference to the age identity that opens the file; default: vaultkeeper's"
     )
 
