@@ -13,16 +13,18 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import pyrage
 from bench_parts import Bare
 from bench_stage import Stage
+from bench_turns import Line, take_turns
 
 from vaultkeeper.model.secret import SecretBytes
 
@@ -30,65 +32,6 @@ SECRETS = 200
 IN_A_BATCH = 16  # rotations of one window of the throughput line
 SEALS = 200  # of one window of the envelope line
 WARM_UP = 3
-
-
-@dataclass(frozen=True)
-class Line:
-    """One comparison. `ours` and `theirs` are medians in `unit`; `limit` bounds ours / theirs from `side`."""
-
-    name: str
-    ours: float
-    theirs: float
-    unit: str
-    side: str  #: "at most" or "at least"
-    limit: float
-    rounds: int
-    parts: Mapping[str, float] = field(default_factory=dict)  #: medians of what `theirs` is made of
-
-    @property
-    def ratio(self) -> float:
-        return self.ours / self.theirs
-
-    @property
-    def met(self) -> bool:
-        return self.ratio <= self.limit if self.side == "at most" else self.ratio >= self.limit
-
-
-@dataclass
-class Turns:
-    """Durations of two things that took turns, in seconds."""
-
-    ours: list[float]
-    theirs: list[float]
-
-    def line(self, name: str, *, at_most: float, unit: str = "ms", each: int = 1) -> Line:
-        """Both medians as time for one of `each`."""
-        factor = (1000 if unit == "ms" else 1) / each
-        ours, theirs = median(self.ours) * factor, median(self.theirs) * factor
-        return Line(name, ours, theirs, unit, "at most", at_most, len(self.ours))
-
-    def rate(self, name: str, *, at_least: float, each: int) -> Line:
-        """Both medians as how many of `each` per second."""
-        ours, theirs = each / median(self.ours), each / median(self.theirs)
-        return Line(name, ours, theirs, "per second", "at least", at_least, len(self.ours))
-
-
-def take_turns(
-    ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int, seconds: float, at_least: int = 3
-) -> Turns:
-    """Time both `rounds` times, who begins changing each time; fewer where `seconds` pass, but `at_least` so many."""
-    turns = Turns([], [])
-    end = time.monotonic() + seconds
-    for number in range(rounds):
-        if number >= at_least and time.monotonic() > end:
-            break
-        pair = [(ours, turns.ours), (theirs, turns.theirs)]
-        for act, times in pair if number % 2 else reversed(pair):
-            started = time.perf_counter()
-            act()
-            times.append(time.perf_counter() - started)
-    return turns
-
 
 # ------------------------------------------------------------------------------------------------------- what is asked
 
@@ -177,12 +120,29 @@ def parallel(stage: Stage, seconds: float) -> Iterator[Line]:
     yield turns.line(f"{SECRETS} secrets, --parallel 4 / one by one", at_most=0.6, unit="s")
 
 
+def coalesced(stage: Stage, seconds: float) -> Iterator[Line]:
+    """Needs Docker, or VAULTKEEPER_TEST_DOCKER_HOST."""
+    import bench_swarm
+
+    yield from bench_swarm.coalesced(stage, seconds)
+
+
+def shared(stage: Stage, seconds: float, services: int = 20) -> Iterator[Line]:
+    """Needs Docker, as `coalesced`."""
+    import bench_swarm
+
+    yield from bench_swarm.shared(stage, seconds, services)
+
+
 BENCHMARKS: dict[str, Callable[[Stage, float], Iterator[Line]]] = {
     "rotation": rotation,
     "throughput": throughput,
     "envelope": envelope,
     "parallel": parallel,
+    "coalesced": coalesced,
+    "shared": shared,
 }
+NEED_DOCKER = ("coalesced", "shared")
 
 
 def _warm(*acts: Callable[[], object]) -> None:
@@ -216,6 +176,7 @@ def main() -> int:
     parser.add_argument("only", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--seconds", type=float, default=45)
+    parser.add_argument("--services", type=int, default=20, metavar="N")
     asked = parser.parse_args()
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="vk-bench-", ignore_cleanup_errors=True) as folder, ExitStack() as held:
@@ -223,8 +184,11 @@ def main() -> int:
         stage = Stage(Path(folder))
         held.callback(stage.close)
         print(f"{'':<42} {'ours':>9} {'beside':>9} {'':<10} {'ratio':>6}  goal", flush=True)
-        for name in asked.only or BENCHMARKS:
-            for line in BENCHMARKS[name](stage, asked.seconds):
+        benchmarks: dict[str, Callable[[Stage, float], Iterator[Line]]] = BENCHMARKS | {
+            "shared": partial(shared, services=asked.services)
+        }
+        for name in asked.only or (name for name in BENCHMARKS if name not in NEED_DOCKER):
+            for line in benchmarks[name](stage, asked.seconds):
                 lines.append(line)
                 print(told(line), flush=True)
     if asked.json:
