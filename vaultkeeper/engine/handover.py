@@ -314,11 +314,12 @@ def _desired(group: GroupKey, batch: Sequence[Work], layout: Layout, parts: Part
     names = layout.secrets_in(group) | {
         work.rotation.secret for work in batch if any(place.group == group for place in work.rotation.places)
     }
-    holders = [_holder(name, at_hand.get(name), layout, parts) for name in sorted(names)]
+    holders = [holder_of(name, at_hand.get(name), layout, parts) for name in sorted(names)]
     return [item for holder in holders for item in holder.items(group, parts)], holders
 
 
-def _holder(secret: str, work: Work | None, layout: Layout, parts: Parts) -> Holder:
+def holder_of(secret: str, work: Work | None, layout: Layout, parts: Parts) -> Holder:
+    """One secret with its slots, as `work` has it in hand, else as the store has it."""
     if work is not None and work.rotation.open:
         return Holder(secret, work.rotation.policy, work.rotation.places, work.rotation, work.book)
     book = work.book if work is not None else Book(secret, parts.store, parts.envelope, parts.redactor)

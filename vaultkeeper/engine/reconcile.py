@@ -132,7 +132,12 @@ def _nothing_to_propose(work: Work, what: str) -> VaultkeeperError:
 
 def _unfinished_business(rotation: Rotation) -> bool:
     """Has it a new value out there that nobody took back yet?"""
-    return not rotation.finished and (rotation.cause not in ELSEWHERE or rotation.state not in STUCK)
+    return not rotation.finished and not _stopped_elsewhere(rotation)
+
+
+def _stopped_elsewhere(rotation: Rotation) -> bool:
+    """Has it stopped for a difference that is gone now? `resume` would go on to a new value."""
+    return not rotation.finished and rotation.state in STUCK and rotation.cause in ELSEWHERE
 
 
 def _open_already(rotation: Rotation, work: Work) -> AlreadyOpen:
@@ -148,9 +153,12 @@ def _open_already(rotation: Rotation, work: Work) -> AlreadyOpen:
 def _about_destinations(work: Work, parts: Parts) -> list[Proposal]:
     current = work.rotation.from_version
     stray = [name for _, name, held in _held(work, parts) if held.version != current]
+    opened = newest_open(work.rotation.secret, parts)
+    if current is not None and not stray and opened is not None and _stopped_elsewhere(opened):
+        text = f"all agree on v{current}: ask its consumers once more, and close what stands {described(opened)}"
+        return [] if _leaked(work, current) else [Proposal(DELIVER, text)]
     if not stray or current is None:
         return []
-    opened = newest_open(work.rotation.secret, parts)
     if opened is not None and _unfinished_business(opened):
         raise _open_already(opened, work)
     text = f"not on v{current}: {', '.join(stray)}"
@@ -194,7 +202,8 @@ def apply(name: str, key: str, parts: Parts) -> None:
             _swap_labels(_work(name, parts), journal, parts)
         if key in {SET_CURRENT, TRUST_STORE}:
             _set_current(_work(name, parts), journal, parts)
-        deliver_current(name, places, _work(name, parts).book, parts)
+        in_grace = journal if journal.finished and key in {DELIVER, SET_CURRENT} else None
+        deliver_current(name, places, _work(name, parts).book, in_grace, parts)
         if key != DELIVER and _set_by_delivery(parts.policies[name]):
             _prove_current(name, parts)
         closed = _closed(journal, key, parts.clock.now())

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
+from vaultkeeper.engine.groups import Holder, Layout, asked, delivery_context, find_places
+from vaultkeeper.engine.handover import holder_of
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.outcome import Failed, No, NotYet, Refused, Unknown
 from vaultkeeper.model.policy import Read, RotationPolicy
-from vaultkeeper.model.rotation import Placed
+from vaultkeeper.model.rotation import Placed, Rotation
 from vaultkeeper.model.secret import GroupKey
 from vaultkeeper.ports import Destination, Item
 
@@ -31,12 +32,18 @@ def places_of(policy: RotationPolicy, parts: Parts) -> tuple[Placed, ...]:
     return found
 
 
-def deliver_current(name: str, places: Sequence[Placed], book: Book, parts: Parts) -> None:
-    """Hand CURRENT to every slot and ask each consumer once. Idempotent. Raises RotationFailed, naming the first."""
-    holder = Holder(name, parts.policies[name], tuple(places), None, book)
+def deliver_current(name: str, places: Sequence[Placed], book: Book, in_grace: Rotation | None, parts: Parts) -> None:
+    """Hand CURRENT to every slot and ask each consumer once. Idempotent. Raises RotationFailed, naming the first.
+
+    A group is handed over whole: what is not in `items` might be taken for gone. `in_grace`: the open rotation that has
+    moved the labels already, if any; a checker's list keeps the old value then.
+    """
+    layout = Layout(parts)
+    ours = Holder(name, parts.policies[name], tuple(places), in_grace, book)
     for group in dict.fromkeys(place.group for place in places):
-        items = holder.items(group, parts)
-        if not items:
+        others = [holder_of(secret, None, layout, parts) for secret in sorted(layout.secrets_in(group) - {name})]
+        items = [item for holder in (ours, *others) for item in holder.items(group, parts)]
+        if not ours.items(group, parts):
             continue
         destination = parts.backends.destination(items[0].spec.kind)
         with parts.store.hold(f"group:{group}"):
@@ -74,5 +81,5 @@ def _confirm(name: str, destination: Destination, group: GroupKey, items: list[I
             f"{name}: {answer.consumer} cannot run on the current version",
             why=answer.why,
             works="the target is on the current version, and it was delivered; this consumer does not run on it",
-            next=f"put right what is named above, then   vaultkeeper resume {name}",
+            next=f"put right what is named above, then   vaultkeeper reconcile {name}",
         )

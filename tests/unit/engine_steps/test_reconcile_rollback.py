@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.unit.engine_steps.bench import Bench
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, UsageError
-from vaultkeeper.model.outcome import Done, No, NotYet
+from vaultkeeper.model.outcome import Done, No, NotYet, Result
 from vaultkeeper.model.rotation import Cause, State, Waiting
+from vaultkeeper.model.secret import GroupKey, Strategy
+from vaultkeeper.ports import Item
 from vaultkeeper.testing.faults import Fault, Goes
 from vaultkeeper.testing.simulators.file import FileDestination
+from vaultkeeper.testing.simulators.service import ServiceDestination
 from vaultkeeper.testing.simulators.single import SingleTarget
 
 NOW = timedelta(0)
@@ -278,3 +282,63 @@ def test_a_consumer_that_cannot_run_on_it_is_named() -> None:
     del bench.world.state["f"]["broken"]
     bench.resume()
     assert bench.newest("s").state is State.DONE
+
+
+# --------------------------------------------------------------------------------------------- what is shared, in grace
+
+
+def test_a_redelivery_hands_over_everything_that_the_consumer_has_of_ours() -> None:
+    bench = Bench("shared")
+    make = bench.make
+    bench.use(
+        make.overlap("s", make.service("v", {"s": "{password}"})),
+        make.overlap("n", make.service("v", {"n": "{password}"})),
+    )
+    bench.done()
+    seen: list[set[str]] = []
+    deliver = ServiceDestination.deliver
+
+    def watching(destination: ServiceDestination, group: GroupKey, items: Sequence[Item], ctx: Any) -> Result:
+        seen.append({item.secret for item in items})
+        return deliver(destination, group, items, ctx)
+
+    bench.world.state["v"]["running"]["app"]["s"] = {"content": b"by hand", "version": "not ours"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServiceDestination, "deliver", watching)
+        apply("s", "deliver", bench.parts())
+    assert seen == [{"s", "n"}]
+    assert set(bench.running("v")) == {"s", "n"}
+
+
+def test_a_redelivery_in_grace_leaves_the_old_value_in_the_checkers_list() -> None:
+    bench = Bench("via-grace")
+    bench.use(bench.make.via("v", Strategy.OVERLAP, "sim_file", bench.make.file("f", {"": "{password}"})))
+    bench.done()
+    bench.rotate("v", wait=NOW)
+    assert bench.newest("v").waiting is Waiting.GRACE
+    bench.world.state["f"]["running"]["app"][""] = {"content": b"by hand", "version": "not ours"}
+    apply("v", "deliver", bench.parts())
+    assert bench.accepted("v") == {1, 2}
+    assert bench.running("f")[""] == bench.version("v", 2).fields["password"].reveal()
+    bench.resume()
+    assert bench.accepted("v") == {2}
+
+
+def test_a_redelivery_whose_consumer_fails_is_proposed_again_until_it_runs() -> None:
+    """Else only `resume` would lead on, and that draws a new value."""
+    bench = Bench("failed-confirm")
+    bench.use(bench.make.alternating("s", bench.make.service("f")))
+    bench.done("s")
+    bench.world.backup("f")
+    bench.done("s")
+    bench.world.restore_backup("f")
+    bench.world.state["f"]["broken"] = {"app": {"": b"nothing suits it"}}
+    with pytest.raises(RotationFailed) as told:
+        apply("s", "deliver", bench.parts())
+    assert "vaultkeeper reconcile s" in told.value.next
+    assert keys(bench) == ["deliver"]
+    del bench.world.state["f"]["broken"]
+    apply("s", "deliver", bench.parts())
+    assert not bench.newest("s").open
+    assert keys(bench) == []
+    assert bench.current("s") == 2
