@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field
 
 from vaultkeeper.access import http
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.settings import PolicyPath, Shape, Url, host_of
+from vaultkeeper.access.settings import PolicyPath, Reference, Shape, Url, host_of
 from vaultkeeper.errors import ConfigurationInvalid, NotFound
 from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.model.secret import SecretBytes
@@ -102,8 +102,9 @@ class Dokploy:
 
     def __init__(self, where: Connection, key: SecretBytes, deadline: Deadline) -> None:
         self.host = host_of(where.url)
+        self.key = key  #: with which this is asked
         self._base = where.url.rstrip("/").removesuffix("/api") + "/api/"
-        self._key, self._deadline = key, deadline
+        self._deadline = deadline
         self._channel = http.Channel(plain_ok=where.tls == "off", ca_file=where.ca)
 
     def __enter__(self) -> Self:
@@ -123,7 +124,7 @@ class Dokploy:
 
     def _call(self, method: str, procedure: str, path: str, content: bytes | None) -> Any:
         try:
-            headers = {"x-api-key": self._key.reveal().decode("ascii"), "Accept": "application/json"}
+            headers = {"x-api-key": self.key.reveal().decode("ascii"), "Accept": "application/json"}
         except UnicodeDecodeError:
             raise _key_refused(self.host) from None
         if content is not None:
@@ -151,7 +152,7 @@ class Dokploy:
         raise _failed(self.host, procedure, reply, document if isinstance(document, dict) else {})
 
 
-def opened(where: Connection, key: Mapping[str, str], credentials: Credentials, deadline: Deadline) -> Dokploy:
+def opened(where: Connection, key: Reference, credentials: Credentials, deadline: Deadline) -> Dokploy:
     """With the key that a reference names. Raises NotFound, NotAuthorised or ConfigurationInvalid, never the value."""
     fields = credentials.resolve(key)
     if "value" not in fields:

@@ -28,7 +28,7 @@ from vaultkeeper.access.dokploy_service import (
     referring,
     save,
 )
-from vaultkeeper.access.settings import Command, HttpCheck
+from vaultkeeper.access.settings import Command, HttpCheck, Reference
 from vaultkeeper.model.outcome import No, Receipt
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.ports import DeliveryContext, Item
@@ -39,7 +39,7 @@ NOBODY_WAITS = frozenset({Read.PER_USE, Read.COPY, Read.FIRST_START})
 class Settings(Connection):
     """What a policy may say beside `kind: dokploy` and `values: {KEY: template}`."""
 
-    api_key: dict[str, str] = Field(description="reference to the key; its user needs access to this service only")
+    api_key: Reference = Field(description="reference to the key; its user needs access to this service only")
     application: str | None = Field(default=None, description="its id, or project/environment/name")
     compose: str | None = Field(default=None, description="its id, or project/environment/name")
     postgres: str | None = Field(default=None, description="its id, or project/environment/name")
