@@ -56,6 +56,14 @@ def carries(item: Item, value: str, version: SecretVersion, same: Same) -> bool:
     return any(same(content) for content in _contents(item, value, version))
 
 
+def values(items: Sequence[Item]) -> list[bytes]:
+    """What no text about these items may quote: their values, as they are and as templates spell them."""
+    versions = [version for item in items for version in (item.primary, *item.accepted) if version]
+    fields = [value.reveal() for version in versions for name, value in version.fields.items() if name != "username"]
+    receipts = [receipt.sealed.reveal() for item in items if (receipt := receipt_of(item)) and receipt.sealed]
+    return [*fields, *receipts, *(item.content.reveal() for item in items if item.content)]
+
+
 def _contents(item: Item, value: str, version: SecretVersion) -> Iterator[bytes]:
     """`version` as primary with the others beside it, then alone. Nothing where it lacks a field of the template."""
     others = [other.fields for other in item.accepted if other.number != version.number]

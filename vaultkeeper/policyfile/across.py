@@ -72,7 +72,7 @@ def _slots(settled: Iterable[tuple[Secret, RotationPolicy]], reading: Reading) -
 
 def _one_kind_per_file(delivery: _Delivery, name: str, files: dict[str, tuple[str, str]], reading: Reading) -> None:
     """Kinds lock their own groups only: two of them would overwrite each other in one file."""
-    path = delivery.spec.settings.get("path")
+    path = delivery.spec.settings.get("path") or delivery.spec.settings.get("env_file")
     if not isinstance(path, str) or not path.startswith("/"):
         return
     kind, other = files.setdefault(path, (delivery.spec.kind, name))
