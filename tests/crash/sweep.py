@@ -206,7 +206,8 @@ class Scenario:
         template = f"{{username}} {{{field_name}}}" if named else f"{{{field_name}}}"
         file = {"kind": "file", "path": str(out / "delivered"), "read": "per_use", "value": template}
         grace = {} if settings["strategy"] == "single" else {"grace_period": "1s"}
-        _policy(folder, {"generator": GENERATORS[field_name], "target": settings, "destinations": [file], **grace})
+        made = {} if settings["strategy"] == "minted" else {"generator": GENERATORS[field_name]}
+        _policy(folder, {**made, "target": settings, "destinations": [file], **grace})
 
         def accepted(version: SecretVersion) -> bool:
             user = version.fields["username"].text() if "username" in version.fields else ""
