@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from vaultkeeper.model.outcome import Basis, Done, Login, No, Observation, Refused, Tag, Usage
+from vaultkeeper.model.outcome import Basis, Done, No, Observation, Refused, Usage
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy
 from vaultkeeper.ports import Capabilities, Context
 from vaultkeeper.testing.simulators.base import FORBIDDEN, Plain, Settings
@@ -38,16 +38,7 @@ class AlternatingTarget(Plain):
         return {**given, "username": SecretBytes((second if busy == first else first).encode())}
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation:
-        there = self.world.accepted(self.home)
-        tag = self.state.get("tag")
-        return Observation(
-            {v.number: Login.ACCEPTED if self.pair(v) in there else Login.REJECTED for v in candidates},
-            Basis.VERIFIER,
-            tag=Tag(*tag) if tag else None,
-            foreign=len(there - {self.pair(v) for v in candidates}),
-            durable=True,
-            account_usable=any(user in self.settings.users for user, _ in there),
-        )
+        return self.shown(candidates, Basis.VERIFIER, *self.settings.users)
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Done | Refused:
         wanted = dict(self.pair(v) for v in reversed(accept))
@@ -56,11 +47,7 @@ class AlternatingTarget(Plain):
         no = self.unfit(accept) or self.stale([*accept, *refuse], ctx)
         if no:
             return no
-        for account, value in map(self.pair, refuse):
-            if account not in wanted and self.accounts.get(account) == [value]:
-                self.accounts[account] = []
-        for account, value in wanted.items():
-            self.accounts[account] = [value]
+        self.exchange(wanted, refuse)
         return Done()
 
     def usage(self, version: SecretVersion, since: datetime, ctx: Context) -> Usage:

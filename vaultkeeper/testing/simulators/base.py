@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 
 from vaultkeeper.model.outcome import (
+    Basis,
     Confirmation,
     Confirmed,
     Done,
@@ -22,10 +23,12 @@ from vaultkeeper.model.outcome import (
     Login,
     No,
     NotYet,
+    Observation,
     Prepared,
     Proof,
     Receipt,
     Refused,
+    Tag,
 )
 from vaultkeeper.model.policy import DestinationSpec
 from vaultkeeper.model.secret import Fields, GroupKey, SecretBytes, SecretVersion, Slot
@@ -46,12 +49,17 @@ def _struck(hook: Callable[..., Any], where: Callable[..., tuple[World, str]]) -
     return struck
 
 
-class Settings(BaseModel):
-    """Which world, which system in it, and the account of those that have one."""
+class Place(BaseModel):
+    """Which world, and which system in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     world: str
     system: str
+
+
+class Settings(Place):
+    """And the account of those that have one."""
+
     user: str = "app"
 
 
@@ -96,6 +104,26 @@ class SimulatedTarget:
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
         return None
 
+    def shown(self, candidates: Sequence[SecretVersion], basis: Basis, *ours: str) -> Observation:
+        """What a system knows that shows exactly what it accepts. `ours`: accounts whose use would be noticed."""
+        there, tag = self.world.accepted(self.home), self.state.get("tag")
+        return Observation(
+            {v.number: Login.ACCEPTED if self.pair(v) in there else Login.REJECTED for v in candidates},
+            basis,
+            tag=Tag(*tag) if tag else None,
+            handles={v.number: v.handle for v in candidates if v.handle},
+            foreign=len(there - {self.pair(v) for v in candidates}),
+            durable=True,
+            account_usable=any(account in ours for account, _ in there) if ours else None,
+        )
+
+    def exchange(self, wanted: Mapping[str, bytes], refuse: Sequence[SecretVersion]) -> None:
+        """One value an account: the wanted ones in, refused ones out where nothing replaced them."""
+        for account, value in map(self.pair, refuse):
+            if self.accounts.get(account) == [value]:
+                self.accounts[account] = []
+        self.accounts.update({account: [value] for account, value in wanted.items()})
+
     def stale(self, versions: Sequence[SecretVersion], ctx: Context) -> Refused | None:
         """Invariant 12: a newer generation, or the same one written under a newer epoch, wins over us."""
         theirs = self.state.get("tag")
@@ -127,12 +155,19 @@ class Plain(SimulatedTarget):
         return Login.ACCEPTED if known or self.state.get("trusting") else Login.REJECTED
 
 
-class ServiceSettings(BaseModel):
-    """Which world, which system in it, and the services that read there."""
+class Bare(Plain):
+    """Systems that know values and no accounts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    world: str
-    system: str
+    def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
+        return given
+
+    def pair(self, version: SecretVersion) -> tuple[str, bytes]:
+        return "", secret_value(version)
+
+
+class ServiceSettings(Place):
+    """And the services that read there."""
+
     services: tuple[str, ...] = ("app",)
     order: tuple[str, ...] = ()  #: of those services that must run on it before the next one is touched
 
@@ -183,6 +218,11 @@ class SimulatedDestination:
     def service(self, group: GroupKey) -> str:
         return group.partition("/")[2]
 
+    def there(self, group: GroupKey, item: Item) -> State | None:
+        """What a slot holds now: `content`, and the id of its `version`."""
+        held: State | None = self.state(item)["running"].get(self.service(group), {}).get(item.slot)
+        return held
+
     def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot]:
         system, services = spec.settings["system"], self.Settings.model_validate(dict(spec.settings)).in_order()
         return [
@@ -197,21 +237,24 @@ class SimulatedDestination:
     def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held]:
         held: dict[Slot, Held] = {}
         for item in items:
-            there = self.state(item)["running"].get(self.service(group), {}).get(item.slot)
+            there = self.there(group, item)
             known = [v.number for v in item.accepted if there and there["version"] == v.id]
             held[item.slot] = Held(known[0] if known else None, foreign=bool(there) and not known)
         return held
 
     def prepare(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Prepared | Refused:
+        for item in items:
+            if item.primary and item.content:
+                self.state(item)["objects"][f"{group}|{item.slot}|{item.primary.id}"] = item.content.reveal()
+        return Prepared(self.receipts(group, items))
+
+    def receipts(self, group: GroupKey, items: Sequence[Item]) -> Mapping[Slot, Receipt]:
         receipts: dict[Slot, Receipt] = {}
         for item in items:
-            state = self.state(item)
-            there = state["running"].get(self.service(group), {}).get(item.slot)
-            if item.primary and item.content:
-                state["objects"][f"{group}|{item.slot}|{item.primary.id}"] = item.content.reveal()
+            there = self.there(group, item)
             sealed = SecretBytes(there["content"]) if there else None
             receipts[item.slot] = item.receipt or Receipt({"version": there["version"] if there else None}, sealed)
-        return Prepared(receipts)
+        return receipts
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Done | Refused:
         for item in items:
@@ -238,7 +281,7 @@ class SimulatedDestination:
 
     def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
         for item in items:
-            if self.state(item)["running"].get(self.service(group), {}).get(item.slot) != self.wanted(item):
+            if self.there(group, item) != self.wanted(item):
                 return NotYet("it runs on something else", timedelta(seconds=5), (self.service(group),))
         return Confirmed(self.proof)
 
@@ -246,16 +289,17 @@ class SimulatedDestination:
         return timedelta(minutes=2)
 
     def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds:
-        state, service = self.state(item), self.service(group)
-        if state["running"].get(service, {}).get(item.slot, {}).get("version") == version.id:
+        there = self.there(group, item)
+        if there and there["version"] == version.id:
             return Holds.RUNNING
-        closed = state["previous"].get(service, {}).get(item.slot) != version.id
+        closed = self.state(item)["previous"].get(self.service(group), {}).get(item.slot) != version.id
         return Holds.NOTHING if closed else Holds.ROLLBACK_PATH
 
     def release(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Done:
         state, service = self.state(item), self.service(group)
         if state["previous"].get(service, {}).get(item.slot) == version.id:
             del state["previous"][service][item.slot]
-        if state["running"].get(service, {}).get(item.slot, {}).get("version") != version.id:
+        there = self.there(group, item)
+        if there is None or there["version"] != version.id:
             state["objects"].pop(f"{group}|{item.slot}|{version.id}", None)
         return Done()

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vaultkeeper.model.outcome import Basis, No, Observation, Refused
-from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy
+from vaultkeeper.model.secret import SecretBytes, SecretVersion, Strategy
 from vaultkeeper.ports import Capabilities, Context
-from vaultkeeper.testing.simulators.base import Plain, Settings
+from vaultkeeper.testing.simulators.base import FORBIDDEN, Bare, Settings
 from vaultkeeper.testing.world import secret_value
 
 
@@ -20,7 +20,7 @@ class CheckerSettings(Settings):
     reads: tuple[str, str, str]
 
 
-class CheckerTarget(Plain):
+class CheckerTarget(Bare):
     kind = "sim_checker"
     Settings = CheckerSettings
     capabilities = Capabilities(
@@ -28,18 +28,12 @@ class CheckerTarget(Plain):
         observes=frozenset({Basis.LOGIN}),
         max_accepted=None,
         interrupts=True,
-        forbidden=frozenset("\n\r\0"),
+        forbidden=FORBIDDEN,
     )
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
         self.state["reads"] = list(settings.reads)
-
-    def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
-        return given
-
-    def pair(self, version: SecretVersion) -> tuple[str, bytes]:
-        return "", secret_value(version)
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation:
         return Observation({}, Basis.LOGIN)

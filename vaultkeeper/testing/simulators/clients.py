@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from pydantic import BaseModel, ConfigDict
-
-from vaultkeeper.model.outcome import Confirmation, Confirmed, Done, Held, Holds, NotYet, Prepared, Receipt
-from vaultkeeper.model.policy import DestinationSpec
-from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion, Slot
-from vaultkeeper.ports import DeliveryContext, Item, Spot
-from vaultkeeper.testing.simulators.base import SimulatedDestination
+from vaultkeeper.model.outcome import Confirmation, Confirmed, Done, NotYet, Prepared
+from vaultkeeper.model.secret import GroupKey
+from vaultkeeper.ports import DeliveryContext, Item
+from vaultkeeper.testing.simulators.base import Place, SimulatedDestination
 from vaultkeeper.testing.world import State
 
 
-class ClientSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    world: str
-    system: str
+class ClientSettings(Place):
     clients: Mapping[str, int] = {"desktop": 0, "laptop": 3}
+
+    def in_order(self) -> list[str]:
+        return ["all"]
 
 
 class ClientsDestination(SimulatedDestination):
@@ -37,25 +34,12 @@ class ClientsDestination(SimulatedDestination):
         published: list[State] = state.setdefault("published", {}).setdefault(item.slot, [])
         return published
 
-    def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot]:
-        group = GroupKey(f"{self.kind}:{spec.settings['system']}/all")
-        return [Spot(group, Slot(value), value, f"all clients: {value or 'secret'}") for value in spec.values]
-
-    def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held]:
-        held: dict[Slot, Held] = {}
-        for item in items:
-            published = self.publications(item)
-            known = [v.number for v in item.accepted if published and published[-1]["version"] == v.id]
-            held[item.slot] = Held(known[0] if known else None, foreign=bool(published) and not known)
-        return held
+    def there(self, group: GroupKey, item: Item) -> State | None:
+        published = self.publications(item)
+        return published[-1] if published else None
 
     def prepare(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Prepared:
-        receipts = {}
-        for item in items:
-            last = (self.publications(item) or [None])[-1]  # type: ignore[list-item]  # None stands for "nothing yet"
-            old = Receipt({"version": last["version"]}, SecretBytes(last["content"])) if last else Receipt()
-            receipts[item.slot] = item.receipt or old
-        return Prepared(receipts)
+        return Prepared(self.receipts(group, items))
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Done:
         for item in items:
@@ -70,16 +54,7 @@ class ClientsDestination(SimulatedDestination):
         late: set[str] = set()
         for item in items:
             world, system = self._where(item.spec)
-            wanted = self.wanted(item)
-            held = {name: slots.get(item.slot) for name, slots in world.consumers(system).items()}
-            late |= {name for name, content in held.items() if content != (wanted["content"] if wanted else None)}
-        if late:
-            return NotYet("not every client has fetched it", timedelta(hours=6), tuple(sorted(late)))
-        return Confirmed(self.proof)
-
-    def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds:
-        published = self.publications(item)
-        return Holds.RUNNING if published and published[-1]["version"] == version.id else Holds.NOTHING
-
-    def release(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Done:
-        return Done()
+            wanted = (self.wanted(item) or {}).get("content")
+            late |= {name for name, slots in world.consumers(system).items() if slots.get(item.slot) != wanted}
+        not_yet = NotYet("not every client has fetched it", timedelta(hours=6), tuple(sorted(late)))
+        return not_yet if late else Confirmed(self.proof)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vaultkeeper.model.outcome import Basis, Done, Login, Observation, Refused, Tag
+from vaultkeeper.model.outcome import Basis, Done, Observation, Refused
 from vaultkeeper.model.secret import SecretVersion, Strategy
 from vaultkeeper.ports import Capabilities, Context
 from vaultkeeper.testing.simulators.base import FORBIDDEN, Plain
@@ -22,16 +22,7 @@ class OverlapTarget(Plain):
     )
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation:
-        there = self.world.accepted(self.home)
-        tag = self.state.get("tag")
-        return Observation(
-            {v.number: Login.ACCEPTED if self.pair(v) in there else Login.REJECTED for v in candidates},
-            Basis.LISTING,
-            tag=Tag(*tag) if tag else None,
-            foreign=len(there - {self.pair(v) for v in candidates}),
-            durable=True,
-            account_usable=any(user == self.settings.user for user, _ in there),
-        )
+        return self.shown(candidates, Basis.LISTING, self.settings.user)
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Done | Refused:
         no = self.unfit(accept) or self.stale([*accept, *refuse], ctx)

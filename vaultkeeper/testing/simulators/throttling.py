@@ -40,10 +40,7 @@ class ThrottlingTarget(Plain):
         no = self.unfit(accept)
         if no:
             return no
-        for account, value in map(self.pair, refuse):
-            if self.accounts.get(account) == [value]:
-                self.accounts[account] = []
-        self.accounts.update({account: [value] for account, value in pairs})
+        self.exchange(dict(pairs), refuse)
         return Done()
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
