@@ -135,6 +135,13 @@ class ChecksNothing(BackendError):
     code = "VK-UNCHECKED"
 
 
+class Unavailable(VaultkeeperError):
+    """A system that holds a credential does not answer now; nothing was done that needs it."""
+
+    code = "VK-UNAVAILABLE"
+    exit_code = 3
+
+
 class NotFound(UsageError):
     """No secret, rotation or version of that name."""
 

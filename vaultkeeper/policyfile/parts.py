@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -15,12 +15,12 @@ from vaultkeeper.model.template import Template
 from vaultkeeper.policyfile import keys
 from vaultkeeper.policyfile.findings import did_you_mean
 from vaultkeeper.policyfile.read import Map
-from vaultkeeper.policyfile.settings import Reading, declares, validated
+from vaultkeeper.policyfile.settings import VAULT_KEYS, Reading, declares, validated
 from vaultkeeper.ports import ClosesSessions
 
 T = TypeVar("T")
 
-GENERATOR_KEYS = ("kind", "field", "weak_ok")
+GENERATOR_KEYS = ("kind", "use", "field", "weak_ok")
 TARGET_KEYS = ("kind", "use", "strategy", "via", "persisted_by", "verify", "reason", "close_sessions", "admin")
 DESTINATION_KEYS = ("kind", "use", "value", "values", "secrets", "read", "timeout", "healthy_for")
 _ALSO_THE_KINDS = ("admin", "close_sessions", "verify", "reason")  #: reach a kind that declares them
@@ -98,20 +98,39 @@ def merged(raw: object, path: str, connections: Connections, reading: Reading, p
     if not isinstance(raw, Map):
         reading.findings.add(place.place, path, "expected keys such as {kind: …}")
         return None
-    part = Part(raw, path, reading)
-    if "use" not in raw:
-        return part
+    whole = _taken_in(Part(raw, path, reading), connections)
+    return Part(_with_vaults(whole, path, connections, reading), path, reading) if whole is not None else None
+
+
+def _taken_in(part: Part, connections: Connections, only: Collection[str] = ()) -> Map | None:
+    """With the connection that `use` names, or those keys of it. None where there is no such connection."""
+    if "use" not in part.raw:
+        return part.raw
     name = part.take("use", keys.text, "")
     if name not in connections:
         if name:
             part.fault("use", f"no such connection `{name}`; {did_you_mean(name, connections)}")
         return None
-    whole = Map(raw.place)
-    for source in (connections[name], raw):
+    whole = Map(part.raw.place)
+    for source in (connections[name], part.raw):
         for key, value in source.items():
-            if key != "use":
+            if key != "use" and (source is part.raw or not only or key in only):
                 whole.put(key, value, source.where(key))
-    return Part(whole, path, reading)
+    return whole
+
+
+def _with_vaults(raw: Map, path: str, connections: Connections, reading: Reading) -> Map:
+    """With the connection of every {vault: PATH, field: F, use: NAME} in it, however deep."""
+    whole = Map(raw.place)
+    for key, value in raw.items():
+        inner = value
+        if isinstance(value, Map):
+            here = f"{path}.{key}"
+            inner = _with_vaults(value, here, connections, reading)
+            if "vault" in inner:
+                inner = _taken_in(Part(inner, here, reading), connections, VAULT_KEYS) or inner
+        whole.put(key, inner, raw.where(key))
+    return whole if any(whole[key] is not raw[key] for key in raw) else raw
 
 
 # ------------------------------------------------------------------------------------------------------- generator

@@ -56,6 +56,7 @@ def _closed(properties: Mapping[str, Any]) -> Schema:
 
 def _generator_keys() -> Schema:
     return {
+        "use": _USE,
         "field": {"type": "string", "pattern": f"^{keys.FIELD.pattern}$", "description": "renames the field it yields"},
         "weak_ok": {**keys.NONEMPTY, "description": "why less than 128 bits of entropy are enough"},
     }
@@ -110,7 +111,7 @@ def _part(noun: str, kinds: SettingsOf, group: str, common: Schema, definitions:
         chosen = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
         branches.append({"if": chosen, "then": {"$ref": f"#/$defs/{noun}.{kind}"}})
     whole: Schema = {"type": "object", "properties": {"kind": {"enum": names}}, "allOf": branches}
-    return whole | ({"required": ["kind"]} if noun == "generator" else {"anyOf": _either("kind", "use")})
+    return whole | {"anyOf": _either("kind", "use")}
 
 
 def _either(*names: str) -> Sequence[Schema]:

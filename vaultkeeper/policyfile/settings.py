@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from vaultkeeper.access.vault_settings import VaultReference
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.policy import Place
 from vaultkeeper.policyfile.findings import Findings, did_you_mean
@@ -29,6 +30,9 @@ SOURCES = ("file", "env", "credential", "secret", "vault")
 EXPECTED = (
     "expected a reference: {file: PATH}, {env: NAME}, {credential: NAME}, {secret: NAME} or {vault: PATH, field: F}"
 )
+
+VAULT_KEYS = ("url", "namespace", "mount", "auth", "ca", "tls")
+"""The connection of a {vault: …}: beside it, or taken in with `use`."""
 
 _CREDENTIAL = re.compile(
     r"(?:.*_)?(?:password|passwd|passphrase|token|api_?key|secret_id|secret_key|access_key|private_key|client_secret)"
@@ -157,6 +161,8 @@ class _Walk:
         path = ".".join((self.path, *keys))
         found = dict(value)
         named = [key for key in found if key in SOURCES]
+        if named == ["vault"]:
+            return self._of_vault(value, keys, place)
         unknown = [key for key in found if key not in (*SOURCES, "field")]
         for key in unknown:
             near = did_you_mean(key, (*SOURCES, "field"))
@@ -169,19 +175,31 @@ class _Walk:
                 return {"env": "BROKEN"}
         if len(named) != 1:
             self.reading.findings.add(place, path, EXPECTED)
-        elif "field" in found and named[0] not in ("secret", "vault"):
+        elif "field" in found and named[0] != "secret":
             self.reading.findings.add(value.where("field"), f"{path}.field", "goes with `secret` or `vault` only")
-        elif named[0] == "vault" and "field" not in found:
-            self.reading.findings.add(place, path, "expected {vault: PATH, field: F}")
         elif named[0] == "secret":
             self.reading.mentions.append(Mention(value.where("secret"), path, str(found["secret"])))
         elif named[0] == "file":
             found["file"] = _absolute(value.where("file").file, str(found["file"]))
         return found
 
+    def _of_vault(self, value: Map, keys: tuple[str, ...], place: Place) -> dict[str, object]:
+        """A reference with a connection of its own, whose login is never a {vault: …} again."""
+        path = ".".join((self.path, *keys))
+        auth = value.get("auth")
+        if isinstance(auth, Map) and any(isinstance(part, Map) and "vault" in part for part in auth.values()):
+            self.reading.findings.add(value.where("auth"), f"{path}.auth", "expected references to something else")
+        elif not {"url", "auth", "field"} <= value.keys():
+            beside = " with `use: CONNECTION`, or with `url` and `auth`" if "field" in value else ""
+            self.reading.findings.add(place, path, "expected {vault: PATH, field: F}" + beside)
+        elif (accepted := validated(VaultReference, value, path, self.reading)) is not None:
+            return accepted
+        return {"env": "BROKEN"}
+
 
 def _is_reference(value: Map) -> bool:
-    return sum(key in SOURCES for key in value) == 1 and all(key in SOURCES or key == "field" for key in value)
+    also = {"field", *(VAULT_KEYS if "vault" in value else ())}
+    return sum(key in SOURCES for key in value) == 1 and all(key in SOURCES or key in also for key in value)
 
 
 # ------------------------------------------------------------------------------------------- what a model complains of

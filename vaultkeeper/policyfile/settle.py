@@ -9,13 +9,13 @@ from vaultkeeper.model.outcome import Proof
 from vaultkeeper.model.policy import (
     DEFAULT_GRACE,
     DEFAULT_MIN_INTERVAL,
+    GeneratorSpec,
     Read,
     RotationPolicy,
     Window,
 )
 from vaultkeeper.model.secret import Strategy, main_field
 from vaultkeeper.policyfile import parts, values
-from vaultkeeper.policyfile.parts import Part
 from vaultkeeper.policyfile.read import Map, Seq
 from vaultkeeper.policyfile.secret import Secret
 from vaultkeeper.policyfile.settings import declares
@@ -69,7 +69,7 @@ def settle(secret: Secret) -> RotationPolicy | None:
 def _the_rest(secret: Secret) -> None:
     """All that can be said without the target, whose strategy decides what may stand beside it."""
     if secret.get("generator") is not None:
-        parts.generator(Part(secret.get("generator"), f"{secret.name}.generator", secret.reading))
+        _generator(secret)
     _destinations(secret, None)
     _times(secret)
 
@@ -112,12 +112,17 @@ def _value(secret: Secret) -> tuple[str, ...] | None:
         if not {"generator", "static"} & secret.raw.keys():
             secret.fault("", "expected a `generator`, a `static` text, or a target that is manual or minted")
         return None
-    part = Part(secret.get("generator"), f"{secret.name}.generator", secret.reading)
-    secret.generator = parts.generator(part)
+    secret.generator = _generator(secret)
     if secret.generator is None:
         return None
     made = secret.reading.kinds.generator(secret.generator.kind)
     return (secret.generator.field or made.field,)
+
+
+def _generator(secret: Secret) -> GeneratorSpec | None:
+    raw, path = secret.get("generator"), f"{secret.name}.generator"
+    part = parts.merged(raw, path, secret.connections, secret.reading, secret.raw)
+    return parts.generator(part) if part else None
 
 
 def _destinations(secret: Secret, fields: tuple[str, ...] | None) -> None:

@@ -1,4 +1,4 @@
-"""What the references of policy files stand for: `{file: …}`, `{env: …}`, `{credential: …}`, `{secret: …}`.
+"""What references stand for: `{file: …}`, `{env: …}`, `{credential: …}`, `{secret: …}`, `{vault: …}`.
 
 Three more are internal, made by destinations and never accepted in a policy file: `{identity: vaultkeeper}` (the age
 identity, for `sops --decrypt`), `{recipients: vaultkeeper}` (whom this installation encrypts to) and
@@ -8,15 +8,21 @@ identity, for `sops --decrypt`), `{recipients: vaultkeeper}` (whom this installa
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised, NotFound
+from vaultkeeper.access.answer import Answered
+from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised, NotFound, Unavailable, VaultkeeperError
+from vaultkeeper.model.outcome import No, Refused
 from vaultkeeper.model.secret import MAIN_FIELDS, Fields, SecretBytes, VersionRecord, in_use
-from vaultkeeper.ports import Envelope, Store
+from vaultkeeper.ports import Deadline, Envelope, Store
 
 MAX_BYTES = 1 << 20
+VAULT_S = 15.0
+"""How long a `{vault: …}` may take: whoever resolves it has a deadline of its own behind it."""
+
 OURS = "vaultkeeper"
 
 
@@ -37,6 +43,7 @@ class References:
         self._identity = identity
         self._recipients = recipients
         self._learn = learn
+        self._asked_vault = False
 
     def resolve(self, reference: Mapping[str, Any]) -> Fields:
         """See `ports.Credentials`."""
@@ -49,6 +56,8 @@ class References:
         return fields
 
     def _fields(self, reference: Mapping[str, Any]) -> Fields:
+        if "vault" in reference:
+            return {"value": self._from_vault(reference)}
         kinds = [key for key in reference if key != "field"]
         if len(kinds) != 1:
             raise ConfigurationInvalid(f"{_named(reference)} is no reference", next=_EXPECTED)
@@ -67,6 +76,34 @@ class References:
             return {"value": _from_environment(name)}
         raise ConfigurationInvalid(f"{_named(reference)} is no reference", next=_EXPECTED)
 
+    def _from_vault(self, reference: Mapping[str, Any]) -> SecretBytes:
+        from pydantic import ValidationError
+
+        from vaultkeeper.access import vault, vault_kv
+        from vaultkeeper.access.vault_errors import VaultError
+        from vaultkeeper.access.vault_settings import VaultReference
+
+        named = f"{{vault: {reference['vault']}, field: {reference.get('field')}}}"
+        try:
+            asked = VaultReference.model_validate(dict(reference))
+        except ValidationError:
+            raise ConfigurationInvalid(f"{named} is no reference", next=_EXPECTED) from None
+        self._asked_vault = True
+        where = vault_kv.Where(asked.mount, asked.vault)
+        deadline = Deadline(time.monotonic() + VAULT_S)
+        try:
+            found = vault.ask(asked, self, deadline, lambda at: vault_kv.field_of(at, where, asked.field))
+        except VaultError as error:
+            raise _as_reference(error, named) from None
+        return SecretBytes(found.encode())
+
+    def close(self) -> None:
+        """End the logins that `{vault: …}` needed. See `ports.Closes`."""
+        if self._asked_vault:
+            from vaultkeeper.access import vault
+
+            vault.end()
+
     def _stored(self, name: str) -> Fields:
         """What is in use now (rotation.md section 13)."""
         record = in_use(self._store.versions(name), self._store.labels(name))
@@ -82,7 +119,10 @@ class References:
         return self._envelope.open(record.sealed, secret=record.secret, bound_to=f"{record.number}:{record.id}")
 
 
-_EXPECTED = "expected {file: PATH}, {env: NAME}, {credential: NAME} or {secret: NAME, field: F}"
+_EXPECTED = (
+    "expected {file: PATH}, {env: NAME}, {credential: NAME}, {secret: NAME, field: F}"
+    " or {vault: PATH, field: F} with its connection"
+)
 
 
 def _named(reference: Mapping[str, Any]) -> str:
@@ -99,6 +139,14 @@ def _picked(fields: Fields, reference: Mapping[str, Any]) -> Fields:
     main = next((name for name in MAIN_FIELDS if name in fields), None)
     main = main or (next(iter(fields)) if len(fields) == 1 else None)
     return {**fields, "value": fields[main]} if main else dict(fields)
+
+
+def _as_reference(error: Answered, named: str) -> VaultkeeperError:
+    """What is missing now may be there later; what is refused is a person's to put right."""
+    if not isinstance(error.result, Refused):
+        return Unavailable(f"{named} cannot be read now", why=error.what, next=error.next)
+    kind = NotAuthorised if error.result.why is No.PRIVILEGE else ConfigurationInvalid
+    return kind(f"{named} cannot be read", why=error.what, next=error.next)
 
 
 def _from_file(path: Path, reference: Mapping[str, Any]) -> SecretBytes:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import ClassVar
 
-from vaultkeeper.errors import VaultkeeperError
+from vaultkeeper.errors import BackendError, VaultkeeperError
+from vaultkeeper.model.outcome import Refused
 from vaultkeeper.model.secret import Fields
-from vaultkeeper.ports import Generator
+from vaultkeeper.ports import Fetches, Generator
+from vaultkeeper.testing.contract.trial import Watch
 
 DRAWS = 40
 
@@ -21,8 +23,18 @@ class GeneratorContract:
     settings: ClassVar[tuple[Mapping[str, object], ...]] = ({},)
 
     def draw(self, settings: Mapping[str, object], forbidden: frozenset[str] = frozenset()) -> list[str]:
+        return [self.main(self.made(settings, forbidden, None)) for _ in range(DRAWS)]
+
+    def made(self, settings: Mapping[str, object], forbidden: frozenset[str], max_bytes: int | None) -> Fields:
+        """One value, fetched where another system makes it. Raises VaultkeeperError where there is none."""
         opened = self.generator()
-        return [self.main(opened.generate(settings, forbidden, None)) for _ in range(DRAWS)]
+        if not isinstance(opened, Fetches):
+            return opened.generate(settings, forbidden, max_bytes)
+        fetched = opened.fetch(settings, forbidden, max_bytes, Watch().context())
+        if isinstance(fetched, Refused):
+            raise BackendError(fetched.detail)
+        assert isinstance(fetched, Mapping), fetched
+        return fetched
 
     def main(self, fields: Fields) -> str:
         """The generated value; it must be text."""
@@ -72,5 +84,5 @@ class GeneratorContract:
     ) -> list[str]:
         """Some values; none where the kind refuses with an error of ours."""
         with suppress(VaultkeeperError):
-            return [self.main(self.generator().generate(settings, forbidden, max_bytes)) for _ in range(DRAWS)]
+            return [self.main(self.made(settings, forbidden, max_bytes)) for _ in range(DRAWS)]
         return []
