@@ -4,7 +4,7 @@ Hooks are synchronous and short, hand `ctx.deadline` to every call they make, an
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
 Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`,
-`Fetches`): a plain back end needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`,
+`NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`,
 `.destinations` or `.generators` with one public class, or an entry point in the group of the same name.
 """
 
@@ -305,6 +305,14 @@ class ReadsBack(Protocol):
     """A place whose content can be read again."""
 
     def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None: ...
+
+
+@runtime_checkable
+class NamesObjects(Protocol):
+    """A place that carries each version in an object of its own, whose name others must know to deploy it."""
+
+    def names(self, spec: DestinationSpec, ctx: DeliveryContext) -> Mapping[str, str] | Unknown:
+        """Variable (`VK_DB_PASSWORD`) → name of the object that consumers carry now. Read-only; never a value."""
 
 
 # ---------------------------------------------------------------------------------------------- generators, keys, clock
