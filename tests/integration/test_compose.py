@@ -325,7 +325,9 @@ def test_a_restart_by_hand_is_not_taken_for_a_new_environment(
         assert isinstance(delivery.deliver(new), Unknown)
     for container in of_project(docker, name, "web"):
         docker.api("POST", f"/containers/{container['Id']}/restart")
-    assert isinstance(delivery.confirm(new), NotYet)
+    waits = delivery.confirm(new)
+    assert isinstance(waits, NotYet)
+    assert "was not started since" in waits.reason
     assert environment("web") == [b"old old-canary"] * 2
 
 
