@@ -208,9 +208,8 @@ def _spellings(value: str, *, bare_only: bool) -> Sequence[str]:
         for quote in "'`\""
         if quote not in value and not (quote == '"' and ("\\n" in value or "\\r" in value))
     ]
-    bare = (
-        not set(value) & set("#\n") and value == value.strip(_TRIMMED) and value[:1] not in ("'", '"', "`", "\\", "$")
-    )
+    blank_free = value == value.strip(_TRIMMED) and not set(value) & set("#\n")
+    bare = bool(value) and blank_free and value[0] not in "'\"`\\$"
     # a backslash before the closing quote would be read as an escape of it, and swallow the line behind
     return [*([value] if bare else []), *(quoted if not value.endswith("\\") else [])]
 

@@ -155,6 +155,9 @@ class _Server(ThreadingHTTPServer):
         self.released = threading.Event()  #: whoever is kept waiting may go
         super().__init__(("127.0.0.1", port), _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked may be killed before it has its answer."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
