@@ -4,8 +4,9 @@ Hooks are synchronous and short, hand `ctx.deadline` to every call they make, an
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
 Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`,
-`NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in `vaultkeeper.targets`,
-`.destinations` or `.generators` with one public class, or an entry point in the group of the same name.
+`NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in
+`vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group of the same
+name.
 """
 
 from __future__ import annotations
