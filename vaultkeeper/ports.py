@@ -5,8 +5,8 @@ They may raise: `engine/guard.py` turns whatever they raise into a typed, redact
 
 Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`,
 `NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in
-`vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group of the same
-name.
+`vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group of the
+same name.
 """
 
 from __future__ import annotations
