@@ -109,7 +109,7 @@ class DeliveryContext:
     """One group's hook call. A group serves several secrets, so it has no single pending version."""
 
     installation: str
-    epochs: Mapping[str, int]  #: secret → epoch
+    epochs: Mapping[str, int]  #: secret → epoch; in `spots` the one secret that is asked for, with 0 outside a rotation
     deadline: Deadline
     credentials: Credentials
 
@@ -314,6 +314,14 @@ class NamesObjects(Protocol):
 
     def names(self, spec: DestinationSpec, ctx: DeliveryContext) -> Mapping[str, str] | Unknown:
         """Variable (`VK_DB_PASSWORD`) → name of the object that consumers carry now. Read-only; never a value."""
+
+
+@runtime_checkable
+class NamesObjects(Protocol):
+    """Its versions stand in objects with names of their own, which other tools must be told (`vaultkeeper env`)."""
+
+    def names(self, spec: DestinationSpec, ctx: DeliveryContext) -> Mapping[str, str] | Unknown:
+        """Variable (`VK_DB_PASSWORD`) → the object that consumers carry now. Read-only; the names are no secret."""
 
 
 # ---------------------------------------------------------------------------------------------- generators, keys, clock

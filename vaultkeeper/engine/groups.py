@@ -8,7 +8,7 @@ back, CURRENT where none is open. Crash recovery, drift repair, going back and r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -55,6 +55,7 @@ def attempted(parts: Parts, what: str, act: Callable[[], T]) -> T | Unknown | Re
 
 def find_places(policy: RotationPolicy, parts: Parts, ctx: DeliveryContext) -> tuple[Placed, ...] | Unknown | Refused:
     """Every slot that a policy's destinations name, asked of the destinations themselves."""
+    ctx = replace(ctx, epochs=ctx.epochs or {policy.name: 0})  # who discovers its slots must know whose they are
     found: list[Placed] = []
     for index, spec, audience in specs(policy):
         destination = parts.backends.destination(spec.kind)

@@ -12,6 +12,7 @@ import queue
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from vaultkeeper.errors import (
@@ -23,7 +24,7 @@ from vaultkeeper.errors import (
     NotFound,
     VaultkeeperError,
 )
-from vaultkeeper.model.outcome import Login, No, Refused, Unknown
+from vaultkeeper.model.outcome import Failed, Login, No, NotYet, Refused, Unknown
 from vaultkeeper.model.secret import Fields
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ def ask(hook: Callable[[], T], *, what: str, deadline_s: float, redactor: Redact
     except BaseException:
         _own.worker = None  # interrupted while it still works: its answer belongs to nobody
         raise
-    return cast("T", answer) if failure is None else _meaning(failure, what, redactor)
+    return cast("T", _cleaned(answer, redactor)) if failure is None else _meaning(failure, what, redactor)
 
 
 def attempt(act: Callable[[], T], *, what: str, redactor: Redactor) -> T | Unknown | Refused:
@@ -141,6 +142,18 @@ def _run_hooks(
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
             answers.put((None, error))
         del hook  # a waiting thread keeps nothing of the last call alive
+
+
+def _cleaned(answer: object, redactor: Redactor) -> object:
+    """The same answer, with no value in its texts: a consumer's last log line may quote what it was given."""
+    match answer:
+        case Refused() | Unknown():
+            return replace(answer, detail=redactor.clean(answer.detail))
+        case NotYet():
+            return replace(answer, reason=redactor.clean(answer.reason))
+        case Failed():
+            return replace(answer, why=redactor.clean(answer.why))
+    return answer
 
 
 def _meaning(error: BaseException, what: str, redactor: Redactor) -> Unknown | Refused:
