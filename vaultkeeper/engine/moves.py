@@ -100,7 +100,7 @@ def turn_back(rotation: Rotation, cause: Cause, now: datetime, detail: str = "",
     if rotation.finished or rotation.direction is Direction.BACK:
         return park(rotation, cause, detail)
     reached = min(rotation.reached, rotation.at - 1) if untouched else max(rotation.reached, _last_begun(rotation))
-    stopped = replace(rotation, reached=reached, cause=cause, detail=detail)
+    stopped = replace(rotation, reached=reached, cause=cause, detail=detail, why_back=detail)
     back = way_back(stopped, _shape(rotation))
     if back is None:
         return park(stopped, Cause.NO_WAY_BACK, detail)
@@ -138,8 +138,10 @@ def _end(rotation: Rotation, now: datetime, facts: Facts | None) -> Change:
     rehearsed = rotation.purpose is Purpose.REHEARSE
     if rotation.direction is Direction.FORWARD and not rehearsed:
         return Change(replace(rotation, state=State.DONE, ended_at=now), facts=facts)
-    if rotation.direction is Direction.BACK and _a_person_must_know(rotation):
-        return Change(replace(rotation, state=State.PARKED), facts=facts)
+    if rotation.direction is Direction.BACK:
+        rotation = replace(rotation, detail=rotation.why_back or rotation.detail)
+        if _a_person_must_know(rotation):
+            return Change(replace(rotation, state=State.PARKED), facts=facts)
     data_needs_it = keeps_old(rotation.policy) and _was_handed_over_first(rotation)
     if rotation.to_version is not None and not data_needs_it:
         facts[rotation.to_version] = VersionChange(acceptance=Acceptance.REFUSED, verified=False)

@@ -198,6 +198,7 @@ class Rotation:
     not_before: datetime | None = None
     cause: Cause | None = None
     detail: str = ""
+    why_back: str = ""  #: the `detail` with which it turned back; waiting on the way back has its own
     ended_at: datetime | None = None
     superseded: bool = False  #: ended by what a person chose instead: rollback in grace, reconcile, adopt
     unverified: str = ""  #: why something could not be proven; shown everywhere, never "done" alone

@@ -163,6 +163,7 @@ class Engine:
             ended_at=T0 if rotation.ended_at else None,
             not_before=LATER if rotation.not_before else None,
             detail="…" if rotation.detail else "",  # texts tell people, they decide nothing
+            why_back="",
         )
         if self.case.faults > 1 and rotation.direction is Direction.BACK and rotation.open and rotation.cause in ALIKE:
             rotation = replace(rotation, cause=Cause.ASKED) if rotation.state is not State.PARKED else rotation

@@ -50,6 +50,16 @@ def test_running_done_at_the_end_of_the_way_back_is_rolled_back() -> None:
     assert change.facts[3].acceptance is Acceptance.REFUSED
 
 
+def test_what_ended_on_the_way_back_tells_why_it_turned_and_not_what_it_waited_for_since() -> None:
+    turned = moved(moves.turn_back(begun(standing(Step.SET)), Cause.DELIVERY, NOW, "shop_api: crashes"))
+    waiting = moved(judge.judge_result(turned, NotYet("still starting", timedelta(minutes=1)), NOW))
+    assert waiting.detail == "still starting"
+    after = waiting
+    while after.phase is not None:
+        after = moved(moves.advance(after, NOW))
+    assert (after.state, after.detail) == (State.ROLLED_BACK, "shop_api: crashes")
+
+
 def test_running_not_yet_waits_in_the_same_phase() -> None:
     after = moved(judge.judge_result(standing(Step.SET), NotYet("locked", timedelta(minutes=5), ("restic",)), NOW))
     assert (step_of(after), after.state, after.waiting) == (Step.SET, State.WAITING, Waiting.DEPENDENCY)
