@@ -316,14 +316,6 @@ class NamesObjects(Protocol):
         """Variable (`VK_DB_PASSWORD`) → name of the object that consumers carry now. Read-only; never a value."""
 
 
-@runtime_checkable
-class NamesObjects(Protocol):
-    """Its versions stand in objects with names of their own, which other tools must be told (`vaultkeeper env`)."""
-
-    def names(self, spec: DestinationSpec, ctx: DeliveryContext) -> Mapping[str, str] | Unknown:
-        """Variable (`VK_DB_PASSWORD`) → the object that consumers carry now. Read-only; the names are no secret."""
-
-
 # ---------------------------------------------------------------------------------------------- generators, keys, clock
 
 
