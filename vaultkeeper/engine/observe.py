@@ -13,6 +13,7 @@ from functools import partial
 from vaultkeeper.engine.groups import Holder, asked
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.work import Work
+from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.rotation import End
 from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
@@ -164,24 +165,27 @@ def _tag_text(tag: Tag) -> str:
     return f"the target was last written as generation {tag.generation}, which this store does not know"
 
 
-def drift(work: Work, holder: Holder) -> list[str]:
-    """Places that somebody put back to an older version of ours, for people: "shop_api: holds v3, not v4"."""
+def drift(work: Work, holder: Holder, *, must_know: bool = False) -> list[str]:
+    """Places that somebody put back to an older version of ours, for people: "shop_api: holds v3, not v4".
+
+    A place that does not answer is passed over; with `must_know` it raises TimeoutError, or BackendError for a refusal.
+    """
     current = work.rotation.from_version
     if current is None:
         return []
     found = []
     stored = sorted((n for n, r in work.book.records().items() if r.sealed is not None), reverse=True)
     for group in sorted({place.group for place in holder.places}):
-        held = _held(work, holder, str(group), [number for number in stored if number == current])
+        held = _held(work, holder, str(group), [n for n in stored if n == current], must_know=must_know)
         if any(one.version != current for _, one in held):  # only now is it worth to unseal the older ones
-            held = _held(work, holder, str(group), stored[:5])
+            held = _held(work, holder, str(group), stored[:5], must_know=must_know)
         for place, one in held:
             if one.version is not None and one.version != current:
                 found.append(f"{place}: holds v{one.version}, not v{current}")
     return found
 
 
-def _held(work: Work, holder: Holder, group: str, numbers: Sequence[int]) -> list[tuple[str, Held]]:
+def _held(work: Work, holder: Holder, group: str, numbers: Sequence[int], *, must_know: bool) -> list[tuple[str, Held]]:
     parts = work.parts
     versions = [work.book.version(number) for number in numbers]
     places = [place for place in holder.places if place.group == group]
@@ -195,5 +199,9 @@ def _held(work: Work, holder: Holder, group: str, numbers: Sequence[int]) -> lis
         lambda: destination.observe(places[0].group, items, work.delivery_context()),
     )
     if isinstance(seen, Unknown | Refused):
+        if must_know and isinstance(seen, Unknown):
+            raise TimeoutError(f"{group} did not say what it holds: {seen.detail}")
+        if must_know:
+            raise BackendError(f"{group} could not be asked what it holds", why=seen.detail)
         return []
     return [(place.name, seen[place.slot]) for place in places if place.slot in seen]

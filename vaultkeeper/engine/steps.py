@@ -47,11 +47,13 @@ def observe(work: Work) -> Change:
     if isinstance(seen, Refused):
         return judge.judge_result(rotation, seen, now)
     holder = Holder(rotation.secret, rotation.policy, places, None, work.book)
-    reverted = attempted(parts, "drift", partial(drift, work, holder))
+    resets = _would_reset_an_account_in_use(work)  # then a place that nobody can read may be the one that was put back
+    must_know = resets and not rotation.options.cut
+    reverted = attempted(parts, "drift", partial(drift, work, holder, must_know=must_know))
     if isinstance(reverted, Unknown | Refused):
         return judge.judge_result(rotation, reverted, now)
     placed = replace(rotation, places=places, detail="; ".join(reverted))
-    if reverted and not seen.newer_tag and _would_reset_an_account_in_use(work):
+    if reverted and not seen.newer_tag and resets:
         return park(placed, Cause.DRIFT)
     return _remembering(seen, judge.judge_seen(placed, seen, now))
 

@@ -429,3 +429,20 @@ def test_a_rehearsal_touches_no_consumer_and_leaves_no_trace_at_the_target() -> 
     assert bench.running("f") == before
     assert bench.accepted("s") == {1}
     assert bench.current("s") == 1
+
+
+def test_a_place_that_cannot_be_read_keeps_the_account_that_it_may_be_on_from_being_reset() -> None:
+    bench = Bench("unread")
+    bench.use(bench.make.alternating("s", bench.make.service("f")))
+    bench.done("s")
+    bench.world.backup("f")
+    bench.done("s")
+    bench.world.restore_backup("f")  # somebody put the service back to v1, and nobody can see it
+    bench.faults.script = [Fault("f.observe", Goes.UNREACHABLE, call=0)]
+    before = bench.accepted("s")
+    rotation = bench.one("s", wait=timedelta(0))
+    assert (rotation.state, rotation.waiting) == (State.WAITING, Waiting.UNREACHABLE)
+    assert bench.accepted("s") == before
+    bench.faults.script = []
+    bench.resume("s")
+    assert bench.newest("s").cause is Cause.DRIFT
