@@ -11,6 +11,7 @@ from vaultkeeper.testing.dokploy.state import LIST_OF, SERVICES, Key, Row, Servi
 
 DATABASES = SERVICES[2:]
 VERSION = "v0.30.2"
+_CALLED = {"mysql": "MySql"}
 EMPTY = object()  # 200 without a body
 
 
@@ -79,7 +80,7 @@ def answer(call: Call, *, reads: bool) -> Any:
 def _service(call: Call, kind: str, *, unknown: tuple[int, str, str] | None = None) -> Service:
     found = call.state.services.get(call.text(f"{kind}Id"))
     if found is None or found.kind != kind:
-        raise Answer(*(unknown or (404, f"{kind.title()} not found", "NOT_FOUND")))
+        raise Answer(*(unknown or (404, f"{_CALLED.get(kind, kind.title())} not found", "NOT_FOUND")))
     if not call.user.owner and found.id not in call.user.services:
         raise Answer(401, "You don't have access to this service", "UNAUTHORIZED")
     return found
@@ -88,6 +89,18 @@ def _service(call: Call, kind: str, *, unknown: tuple[int, str, str] | None = No
 def _needs(call: Call, *, allowed: bool, resource: str) -> None:
     if not (call.user.owner or allowed):
         raise Answer(401, f'unauthorized to access resource "{resource}"', "UNAUTHORIZED")
+
+
+def _shared(call: Call, table: Mapping[str, Row], name: str, unknown: tuple[int, str, str]) -> Row:
+    """A project or environment; a member needs access to something in it."""
+    row = table.get(call.text(name))
+    if row is None:
+        raise Answer(*unknown)
+    environments = {e["environmentId"] for e in call.state.environments.values() if e[name] == row[name]}
+    inside = (s for s in call.state.services.values() if s.row["environmentId"] in environments)
+    if not (call.user.owner or any(_seen(call, service) for service in inside)):
+        raise Answer(401, "You don't have access to this project", "UNAUTHORIZED")
+    return row
 
 
 def _seen(call: Call, service: Service) -> bool:
@@ -128,35 +141,32 @@ def _project_all(call: Call) -> Any:
 
 @_procedure(GETS, "project.one", projectId=_STRING)
 def _project_one(call: Call) -> Any:
-    row = call.state.projects.get(call.text("projectId"))
-    if row is None:
-        raise Answer(404, "Project not found", "NOT_FOUND")
+    row = _shared(call, call.state.projects, "projectId", (404, "Project not found", "NOT_FOUND"))
     return _project(call, row, brief=False)
 
 
 @_procedure(GETS, "environment.one", environmentId=_STRING)
 def _environment_one(call: Call) -> Any:
-    row = call.state.environments.get(call.text("environmentId"))
-    if row is None:
-        raise Answer(404, "Environment not found", "NOT_FOUND")
+    row = _shared(call, call.state.environments, "environmentId", (404, "Environment not found", "NOT_FOUND"))
     shown = _environment(call, row, brief=False)
+    del shown["createdAt"]
+    for kind in SERVICES:
+        for inside in shown[LIST_OF[kind]]:
+            del inside["appName"]
     return {**shown, "project": dict(call.state.projects[row["projectId"]])}
 
 
 @_procedure(POSTS, "project.update", projectId=_STRING)
 def _project_update(call: Call) -> Any:
-    row = call.state.projects.get(call.text("projectId"))
-    if row is None:
-        raise Answer(404, "Project not found", "NOT_FOUND")
+    row = _shared(call, call.state.projects, "projectId", (404, "Project not found", "NOT_FOUND"))
     row["env"] = call.given.get("env", row["env"])
     return dict(row)
 
 
 @_procedure(POSTS, "environment.update", environmentId=_STRING)
 def _environment_update(call: Call) -> Any:
-    row = call.state.environments.get(call.text("environmentId"))
-    if row is None:
-        raise Answer(400, "Error updating the environment: Environment not found", "BAD_REQUEST")
+    unknown = (400, "Error updating the environment: Environment not found", "BAD_REQUEST")
+    row = _shared(call, call.state.environments, "environmentId", unknown)
     row["env"] = call.given.get("env", row["env"])
     return dict(row)
 
