@@ -158,18 +158,20 @@ class Seats:
         ours = {each.id for each in self.objects.all_of({LABEL + "installation": self.installation})}
         return [s.name for s in self.swarm.services() if s.moving and any(s.names(object_id) for object_id in ours)]
 
-    def names(self, spots: Sequence[tuple[str, str]]) -> dict[str, str]:
-        """`VK_<BASE>` → the name of the object that services carry now; the newest where they differ."""
-        found: dict[str, Object] = {}
+    def names(self, spots: Sequence[tuple[str, Mount]]) -> dict[str, str]:
+        """`VK_<BASE>` → the object's name, for each (service, mount); the newest where services differ."""
+        labels = {LABEL + "installation": self.installation}
+        made = {each.id: each for each in self.objects.all_of(labels)}
+        found: dict[str, tuple[tuple[int, float], str]] = {}
         for service in self.swarm.services():
-            bases = [base for name, base in spots if name == service.name]
-            for each in swarm_spec.references(service.spec) if bases else []:
-                carried = self.objects.by_id(str(each["SecretID"]))
-                base = carried.labels.get(LABEL + "object") if carried and carried.ours else each.get("SecretName")
-                if carried is not None and base in bases:
-                    variable = "VK_" + "".join(c if c.isalnum() else "_" for c in base.upper())
-                    found[variable] = max(found.get(variable, carried), carried, key=lambda one: one.age)
-        return {variable: each.name for variable, each in sorted(found.items())}
+            for mount in [mount for name, mount in spots if name == service.name]:
+                ours = [each.id for each in made.values() if each.labels.get(LABEL + "object") == mount.base]
+                for each in swarm_spec.at(mount, swarm_spec.references(service.spec), ours):
+                    carried = made.get(str(each["SecretID"]))
+                    age = carried.age if carried else (0, 0.0)
+                    variable = "VK_" + "".join(c if c.isalnum() else "_" for c in mount.base.upper())
+                    found[variable] = max(found.get(variable, (age, "")), (age, str(each["SecretName"])))
+        return {variable: name for variable, (_, name) in sorted(found.items())}
 
     def collect(self, seat: Seat, version: SecretVersion, keep: int) -> None:
         """Delete objects of this logical secret that nothing names any more, but the newest `keep` of them.

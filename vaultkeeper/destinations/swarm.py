@@ -139,7 +139,8 @@ class SwarmDestination:
         try:
             with docker.engine(_settings(spec), ctx.credentials) as engine:
                 seats = self._seats(engine, ctx)
-                return seats.names([(service_of(spot.group), spot.slot) for spot in spots])
+                mounts = {spot.slot: _settings(spec).mount_of(spot.slot) for spot in spots}
+                return seats.names([(service_of(spot.group), mounts[spot.slot]) for spot in spots])
         except Answered as error:
             return error.unknown
 
