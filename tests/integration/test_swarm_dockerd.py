@@ -1,0 +1,36 @@
+"""dockerd dies in the middle of a rotation, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.swarm_kit import FILE, one, stack
+from tests.servers.docker import Engine
+from tests.servers.postgres import PostgresServer
+
+
+@pytest.mark.parametrize("back_at_once", [True, False], ids=["the command sees it come back", "resume goes on"])
+def test_invariant_07_a_killed_dockerd_comes_back_and_the_rotation_converges(
+    new_docker: Callable[[], Engine], postgres: PostgresServer, tmp_path: Path, *, back_at_once: bool
+) -> None:
+    engine = new_docker()
+    place = stack(tmp_path, engine, postgres)
+    member = one(place, replicas=2)
+    (service,) = member.services
+    running = place.start("rotate", member.name, "--wait", "90s" if back_at_once else "5s")
+    engine.wait_for("it is switched", lambda: service.files()[FILE] != member.object)
+    engine.kill()
+    if back_at_once:
+        engine.start_again()
+        running.wait(120)
+        print(place.said)
+    else:
+        assert running.wait(120) in {5, 6}, place.said
+        assert place.accepts(member.first_value)
+        engine.start_again()
+    place.ok("resume", member.name, "--wait", "90s")
+    engine.wait_for("it runs", service.all_running)
+    assert place.agrees(member) == ""
