@@ -101,7 +101,7 @@ def read(server: Dokploy, kind: Kind, id_: str) -> Holder:
     row = server.get(f"{kind}.one", **{f"{kind}Id": id_})
     if not isinstance(row, dict) or row.get(f"{kind}Id") != id_:
         what = f"{server.host}: {kind}.one answered with something else than that {kind}"
-        raise NotDokploy(Unknown(Login.UNREACHABLE, what), what)
+        raise NotDokploy(Unknown(Login.UNREACHABLE, what), what, next="see what stands between here and Dokploy")
     return Holder(kind, id_, row)
 
 
