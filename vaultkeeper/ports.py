@@ -63,6 +63,7 @@ class Capabilities:
     login_budget: tuple[int, timedelta] | None = (
         None  #: failed logins per window; spent in the store before the attempt
     )
+    tells_lockouts: bool = False  #: an account that is locked answers THROTTLED, never REJECTED
     mutual: bool = False  #: the protocol proves that the server checks: no negative control
     interrupts: bool = False  #: `set` restarts the checker
     forbidden: frozenset[str] = frozenset()  #: characters the system cannot take
@@ -296,6 +297,11 @@ class Destination(Protocol):
         """How long a confirm may take where the policy has no `timeout`."""
 
     def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown: ...
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """Leaves more than its content behind: objects, rollback paths, settings that a rollout needed."""
 
     def release(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Result:
         """Close rollback paths that name `version` and collect its objects. Also called for a discarded PENDING."""

@@ -149,8 +149,8 @@ def login(work: Work, target: Target, version: SecretVersion) -> tuple[Login, ti
         return answer.reason, answer.retry_after, None
     if budget is not None and answer is Login.ACCEPTED:
         parts.store.refund_login(account, address)
-    if budget is not None and answer is Login.REJECTED and failed_before:
-        return Login.THROTTLED, budget[1], None  # a lock-out answers like a rejection there
+    if answer is Login.REJECTED and failed_before and not target.capabilities.tells_lockouts:
+        return Login.THROTTLED, budget[1] if budget else None, None  # a lock-out answers like a rejection there
     return answer, None, None
 
 

@@ -4,9 +4,10 @@ Each value is registered as a custom secret id and known by its accessor afterwa
 the old value is retired. Tokens that were issued for it live on until their own time ends. A login that proves a value
 is made without any token of ours, and the token that it yields is revoked.
 
-Five failed logins lock a role for 15 minutes, for everybody and with the right secret id too (tried on OpenBao 2.6.2):
-so failed logins are counted beforehand, three in that time. A role whose secret ids are used up by logins
-(`secret_id_num_uses`) is refused, because proving would use them up.
+Five failed logins in a row lock a role for 15 minutes, for everybody and with the right secret id too (tried on OpenBao
+2.6.2). So failed logins are counted beforehand, four in that time, and the login that must fail uses a role that nobody
+has: it locks nothing. What it cannot show, that the role asks for a secret id at all, is read from the role. A role
+whose secret ids are used up by logins (`secret_id_num_uses`) is refused, because proving would use them up.
 
 Privileges (docs/how-to/vault.md): read on the role and its `role-id`, list on `secret-id`, update on
 `custom-secret-id`, `secret-id/lookup` and `secret-id-accessor/destroy`. https://openbao.org/api-docs/auth/approle/
@@ -15,7 +16,10 @@ Privileges (docs/how-to/vault.md): read on the role and its `role-id`, list on `
 from __future__ import annotations
 
 import json
+import secrets
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -23,10 +27,9 @@ from pydantic import Field
 
 from vaultkeeper.access import vault
 from vaultkeeper.access.answer import Answered, unknown
-from vaultkeeper.access.settings import host_of
 from vaultkeeper.access.vault_errors import LoginLocked, LoginRefused, NotThere, PermissionDenied, VaultError
 from vaultkeeper.access.vault_settings import VaultPath, VaultSettings
-from vaultkeeper.errors import ConfigurationInvalid
+from vaultkeeper.errors import ChecksNothing, ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import Fields, Handle, SecretBytes, SecretVersion, Strategy, main_field
 from vaultkeeper.ports import Capabilities, Context
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from vaultkeeper.access.vault_transport import Transport
 
 T = TypeVar("T")
+NOBODY = "role_id"
+"""The field of a decoy that names its role."""
+
 NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time: a secret id without an end."""
 
@@ -55,7 +61,8 @@ class VaultAppRoleTarget:
         strategies=frozenset({Strategy.OVERLAP}),
         observes=frozenset({Basis.LISTING}),
         max_accepted=None,
-        login_budget=(3, timedelta(minutes=15)),
+        login_budget=(4, timedelta(minutes=15)),
+        tells_lockouts=True,
         max_bytes=4096,
     )
     Settings: ClassVar[type[AppRoleSettings]] = AppRoleSettings
@@ -75,10 +82,13 @@ class VaultAppRoleTarget:
         return f"{place.url}/{place.namespace or ''}/{place.mount}/{place.role}"
 
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
-        return f"approle:{self.system()}", host_of(self.settings.url)
+        role = "nobody" if NOBODY in version.fields else self.system()
+        return f"approle:{role}", role  # roles are locked, addresses are not
 
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
-        return None
+        """Of a role that does not exist."""
+        nobody, value = SecretBytes(str(uuid.uuid4()).encode()), SecretBytes(secrets.token_urlsafe(32).encode())
+        return replace(version, fields={main_field(set(version.fields)): value, NOBODY: nobody})
 
     def check(self, ctx: Context) -> Sequence[Finding]:
         try:
@@ -134,11 +144,14 @@ class VaultAppRoleTarget:
         return Done(_handle(accessors[0]) if accessors else None)
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
-        """A login as an application makes it."""
+        """A login as an application makes it. Raises ChecksNothing where the role asks for no secret id."""
         from vaultkeeper.access.vault_transport import Transport
 
         try:
-            role_id = self._ask(ctx, lambda role: role.id())
+            if self._ask(ctx, lambda role: role.settings()).get("bind_secret_id") is False:
+                raise ChecksNothing(f"role {self.settings.role} takes no secret id", next="set bind_secret_id=true")
+            nobody = version.fields.get(NOBODY)
+            role_id = nobody.text() if nobody is not None else self._ask(ctx, lambda role: role.id())
         except VaultError:
             return Login.UNREACHABLE
         login = vault.Login(self.settings.connection(), Transport(self.settings))
