@@ -105,19 +105,22 @@ class Wanted:
         made: Json = copy.deepcopy(dict(spec))
         present, written, placed = references(spec), list[Json](), False
         for each in present:
-            if not _is_at(self.mount, each, self.ours):
+            if not self._stands(each):
                 written.append(each)
             elif self.object_id is not None:
                 written.append(self._pointing(each))
             elif not placed:
                 written += [dict(old) for old in self.put_back]
-            placed = placed or _is_at(self.mount, each, self.ours)
+            placed = placed or self._stands(each)
         if not placed:
             written += [self._pointing(None)] if self.object_id is not None else [dict(old) for old in self.put_back]
         written = _once_per_file(written)
         if written != present:
             _container(made)["Secrets"] = written
         return made
+
+    def _stands(self, each: Reference) -> bool:
+        return _is_at(self.mount, each, self.ours) or each.get("SecretID") in self.ids
 
     def _pointing(self, each: Json | None) -> Json:
         file = self.mount.dressed((each or {}).get("File"))
