@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import command
 from tests.integration.delivery_kit import Delivery, FileCredentials, version
+from tests.integration.shop_kit import installed
 from tests.servers.compose import HEALTHCHECK, compose_up, labels, of_project
 from tests.servers.docker import Engine, digits
 from vaultkeeper.access import compose
@@ -19,6 +22,7 @@ from vaultkeeper.destinations.compose import ComposeDestination, Settings
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Done, Failed, NotYet, Prepared, Proof, Refused, Unknown
 from vaultkeeper.model.policy import DestinationSpec, Read
+from vaultkeeper.model.secret import SecretVersion
 from vaultkeeper.policyfile import load
 from vaultkeeper.registry import Registry
 
@@ -81,8 +85,8 @@ def settled(delivery: Delivery, *carried: Any) -> Confirmation:
     return answer
 
 
-def findings(delivery: Delivery) -> list[tuple[str, str]]:
-    items = delivery.items(NEW)
+def findings(delivery: Delivery, carried: SecretVersion = NEW) -> list[tuple[str, str]]:
+    items = delivery.items(carried)
     return [(f.level, f.text) for f in delivery.destination.check(delivery.group, items, delivery.ctx)]
 
 
@@ -344,6 +348,22 @@ def test_without_a_compose_program_it_is_refused_with_the_command(
     assert environment("web") == [b"old old-canary"] * 2
 
 
+def test_a_project_that_cannot_be_read_from_here_is_refused_before_anything_is_set(
+    tmp_path: Path, recreated: tuple[str, Delivery, Callable[..., list[bytes]]]
+) -> None:
+    _, delivery, environment = recreated
+    new = version(2, "new-canary", username="new")
+    file = tmp_path / "docker-compose.yml"
+    text = file.read_text()
+    file.write_text(text.replace('"init": true', '"init": true, "hostname": "${EXPORTED_ONCE}"'))
+    assert any(level == "warn" and "EXPORTED_ONCE" in told for level, told in findings(delivery, new))
+    file.write_text(text.replace('"init": true', '"init": true, "hostname": "${EXPORTED_ONCE:?is missing}"'))
+    answer = delivery.prepare(new)
+    assert isinstance(answer, Refused)
+    assert "is missing" in answer.detail
+    assert environment("web") == [b"old old-canary"] * 2
+
+
 # -------------------------------------------------------------------------------------------------------- settings
 
 
@@ -374,3 +394,38 @@ def test_an_env_file_belongs_to_one_kind_only(tmp_path: Path) -> None:
     with pytest.raises(PolicyInvalid) as refused:
         load([tmp_path], Registry())
     assert ".env belongs to dotenv of a already" in refused.value.why
+
+
+# ------------------------------------------------------------------------------------------------ a whole rotation
+
+
+def test_invariant_02_a_rotation_whose_consumer_breaks_ends_on_the_old_value_and_says_why(
+    project: Project, tmp_path: Path
+) -> None:
+    home = installed(tmp_path / "home")
+    policy = {
+        "generator": {"kind": "token"},
+        "min_interval": "0s",
+        "destinations": [
+            {"kind": "compose", "host": project.engine.url, "project": project.name, "path": str(project.path)}
+        ],
+    }
+    (home / "policies/shop.yaml").write_text(json.dumps({"secrets": {"shop/db": policy}}))
+    vk = command(home)
+    assert vk("adopt", "shop/db", stdin='{"token": "old-canary"}').code == 0
+    health = {**HEALTHCHECK, "Test": ["CMD", "test", "-e", "/tmp/healthy"]}
+    web = project.container(
+        "web",
+        Cmd=["sh", "-c", "rm -f /tmp/healthy; exec consume"],
+        Env=["BREAKS=unhealthy", f"WORKS_ON={digits('old-canary')}"],
+        Healthcheck=health,
+    )
+    name = str(project.inspect(web)["Name"]).removeprefix("/")
+    planned = vk("plan", "shop/db")
+    assert f"restarted: {name}" in planned.out
+    ran = vk("rotate", "shop/db")
+    assert ran.code == 5
+    assert f"{name}: is unhealthy; its log ends: broken" in ran.err
+    assert project.reads(web) == b"old-canary"
+    state = project.inspect(web)["State"]
+    assert (state["Running"], state["Health"]["Status"]) == (True, "healthy")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _LABEL = "com.docker.compose."
 _STOP_S = 10  # the Engine's own, where a container says nothing
 _COARSE_S = 0.01  # a file's times are those of the last tick of the kernel's clock (time(7)), at most so much too early
 _LINE_CHARACTERS = 300
+_UNSET = re.compile(r"The \W*(\w+)\W* variable is not set")
 
 Mount = Literal["file", "folder"]
 
@@ -164,16 +166,42 @@ _PLUGIN_FOLDERS = ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/lib
 
 def recreate_command(containers: Sequence[Container]) -> list[str]:
     """The arguments behind the program that replace all containers of these services. All are of one project."""
-    project = containers[0].project
-    command = ["--project-name", project.name, "--project-directory", project.folder]
-    command += [word for file in project.files for word in ("--file", file)]
-    command += [word for file in project.env_files for word in ("--env-file", file)]
-    command += ["up", "--detach", "--no-deps", "--force-recreate", "--no-build"]
+    command = [
+        *_project_arguments(containers[0].project),
+        "up",
+        "--detach",
+        "--no-deps",
+        "--force-recreate",
+        "--no-build",
+    ]
     services = list(dict.fromkeys(container.service for container in containers))
     for service in services:
         many = sum(container.service == service for container in containers)
         command += ["--scale", f"{service}={many}"] if many > 1 else []
     return [*command, *services]
+
+
+def _project_arguments(project: Project) -> list[str]:
+    command = ["--project-name", project.name, "--project-directory", project.folder]
+    command += [word for file in project.files for word in ("--file", file)]
+    return command + [word for file in project.env_files for word in ("--env-file", file)]
+
+
+def unreadable(project: Project, deadline: Deadline) -> tuple[str, str]:
+    """Why the program cannot read the project's files without its user's shell, and what it misses there.
+
+    Both empty where all is well. Values that were only exported for the last `up` are missing here.
+    """
+    found = program()
+    if found is None:
+        return "neither `docker compose` nor `docker-compose` is installed here", ""
+    try:
+        ran = process.run([*found, *_project_arguments(project), "config", "--quiet"], deadline)
+    except process.ProcessError as error:
+        return str(error), ""
+    if ran.code != 0:
+        return ran.said or f"{found[-1]} config exited {ran.code}", ""
+    return "", ", ".join(dict.fromkeys(_UNSET.findall(ran.said)))
 
 
 def recreate(

@@ -18,10 +18,11 @@ from vaultkeeper.access.slots import receipt_of
 from vaultkeeper.model.duration import show
 from vaultkeeper.model.outcome import Failed, Finding, NotYet, Proof
 from vaultkeeper.model.policy import Read
-from vaultkeeper.ports import Item
+from vaultkeeper.ports import Deadline, Item
 
 How = Literal["restart", "recreate", "signal", "none"]
 AGAIN = timedelta(seconds=1)
+_TELLING = {"restart": "restarted", "recreate": "replaced", "signal": "sent a signal"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class Readers:
 
     # --------------------------------------------------------------------------------------------------------- check
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self, deadline: Deadline) -> Iterator[Finding]:
+        """What `check` and `plan` say; a `refuse` among them forbids a delivery."""
         if not self.project:
             yield Finding("warn", f"the project has no containers on this Engine: nobody is told of {self.path}")
             return
@@ -128,8 +130,10 @@ class Readers:
             yield Finding("warn", f"no container of the project mounts {self.path}")
         for container in self.known:
             yield from self._of(container)
-        if self.how == "recreate" and self.known:
-            yield from self._recreation()
+        if self.wanted and self.how != "none":
+            yield Finding("ok", f"{_TELLING[self.how]}: {', '.join(container.name for container in self.wanted)}")
+        if self.wanted and self.how == "recreate":
+            yield from self._recreation(deadline)
 
     def _of(self, container: Container) -> Iterator[Finding]:
         name, mount = container.name, None if self.environment else container.mounts(self.path)
@@ -153,12 +157,17 @@ class Readers:
         level = "refuse" if self._hidden(container) else "warn"
         return Finding(level, mounts, "mount its folder, or write `reload: restart`")
 
-    def _recreation(self) -> Iterator[Finding]:
+    def _recreation(self, deadline: Deadline) -> Iterator[Finding]:
         services = {c.service for c in self.wanted}
-        if services and compose.program() is None:
-            words = " ".join(["docker", "compose", *compose.recreate_command(self.wanted)])
-            text = "a new environment needs `docker compose` or `docker-compose`, and neither is installed here"
-            yield Finding("refuse", text, f"install one, or write `reload: none` and after each rotation run  {words}")
+        for project in {c.project: None for c in self.wanted}:
+            trouble, unset = compose.unreadable(project, deadline)
+            if trouble:
+                own = [c for c in self.wanted if c.project == project]
+                words = " ".join(["docker", "compose", *compose.recreate_command(own)])
+                then = f"put that right, or write `reload: none` and after each rotation run  {words}"
+                yield Finding("refuse", f"the project {project.name} cannot be recreated from here: {trouble}", then)
+            if unset:
+                yield Finding("warn", f"recreating {project.name} leaves empty what no file sets: {unset}")
         for container in self.known:
             if container.service in services and container.key not in {c.key for c in self.wanted}:
                 yield Finding(

@@ -132,7 +132,7 @@ class ComposeDestination:
         try:
             with _engine(items, ctx) as engine:
                 for readers in _told(items, engine, ctx).values():
-                    findings += readers.findings()
+                    findings += readers.findings(ctx.deadline)
         except Answered as error:
             findings.append(Finding("unchecked", error.what, error.next))
         return list(dict.fromkeys(findings))
@@ -161,7 +161,7 @@ class ComposeDestination:
                 told = _told(items, engine, ctx)
         except Answered as error:
             return error.result
-        for finding in (finding for readers in told.values() for finding in readers.findings()):
+        for finding in (finding for readers in told.values() for finding in readers.findings(ctx.deadline)):
             if finding.level == "refuse":
                 return Refused(No.UNSUPPORTED, f"{finding.text}; {finding.next}")
         for item in items:
@@ -228,10 +228,6 @@ class ComposeDestination:
     def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
         (file,) = _split([item])
         return file.kind.holds(group, version, file.inner[0], ctx)
-
-    def release(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Result:
-        """A file has no rollback path and no objects."""
-        return Done()
 
     def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None:
         (file,) = _split([item])
