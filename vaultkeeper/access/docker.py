@@ -131,8 +131,10 @@ class Engine:
         query = {"stdout": "1", "stderr": "1", "tail": "1"}
         near = Deadline(min(deadline.at_monotonic_s, time.monotonic() + 5))  # a node that is gone never answers
         try:
-            _, raw = self._exchange("GET", self._versioned(path, near), near, query, None, _LOG_BYTES)
+            status, raw = self._exchange("GET", self._versioned(path, near), near, query, None, _LOG_BYTES)
         except Answered:
+            return ""
+        if status >= 400:
             return ""
         lines = _unframed(raw).decode(errors="replace").splitlines()
         return "".join(c if c.isprintable() else " " for c in lines[-1]).strip()[:SAID] if lines else ""
@@ -285,10 +287,13 @@ def _decoded(raw: bytes, where: str) -> Any:
 
 
 def _unframed(stream: bytes) -> bytes:
-    """A log without a terminal comes in frames: eight bytes before each, the last four its length."""
+    """A log without a terminal comes in frames: eight bytes before each, the last four its length.
+
+    Those of kind 3 are the Engine's own words (a task that never ran has no log), not the program's.
+    """
     out, at = bytearray(), 0
-    while at + 8 <= len(stream) and stream[at] in (0, 1, 2) and stream[at + 1 : at + 4] == b"\0\0\0":
+    while at + 8 <= len(stream) and stream[at] in (0, 1, 2, 3) and stream[at + 1 : at + 4] == b"\0\0\0":
         size = int.from_bytes(stream[at + 4 : at + 8], "big")
-        out += stream[at + 8 : at + 8 + size]
+        out += stream[at + 8 : at + 8 + size] if stream[at] != 3 else b""
         at += 8 + size
     return bytes(out) if at else stream
