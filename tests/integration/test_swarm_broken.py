@@ -43,6 +43,8 @@ def test_broken_consumers_run_on_the_old_value_again_and_it_is_accepted(
         told = str(entry)
         assert service.name in told
         assert member.first_value.split()[1] not in told
+        assert "Error grabbing" not in told  # the Engine's own words about a task without a log
+        assert place.objects(member) == [member.object]
         if case in SAYS_WHY:
             assert "broken" in told, case
 

@@ -70,7 +70,11 @@ def judge(case: Case, last_words: LastWords) -> Confirmation:
     settled = rollout.settled_for()
     left = max(case.healthy_for, timedelta(seconds=swarm_spec.monitor_s(service.spec))) - settled
     if left > timedelta(0):
-        return NotYet(f"{service.name}: all run on it, watched a little longer", min(left, _LATEST), (service.name,))
+        return NotYet(
+            f"{service.name}: all run on it, watched a little longer",
+            max(min(left, _LATEST), _SOONEST),
+            (service.name,),
+        )
     if rollout.leaving() and settled < timedelta(seconds=swarm_spec.stop_grace_s(service.spec)) + _LATEST:
         return NotYet(f"{service.name}: old tasks are on their way out", _SOONEST, (service.name,))
     return Confirmed(Proof.DEMONSTRATED)
