@@ -52,8 +52,12 @@ def held(item: Item, value: str, same: Same) -> Held:
 
 
 def carries(item: Item, value: str, version: SecretVersion, same: Same) -> bool:
-    """Whether the slot holds `version`, whatever stands beside it."""
-    return any(same(content) for content in _contents(item, value, version))
+    """Whether the slot holds `version`, whatever stands beside it.
+
+    What a template like `{accepted[-1]}` shows of another version that stands there is no trace of this one.
+    """
+    of_others = [c for v in item.accepted if v.number != version.number for c in _contents(item, value, v, alone=True)]
+    return any(same(content) for content in _contents(item, value, version) if content not in of_others)
 
 
 def values(items: Sequence[Item]) -> list[bytes]:
@@ -64,10 +68,10 @@ def values(items: Sequence[Item]) -> list[bytes]:
     return [*fields, *receipts, *(item.content.reveal() for item in items if item.content)]
 
 
-def _contents(item: Item, value: str, version: SecretVersion) -> Iterator[bytes]:
+def _contents(item: Item, value: str, version: SecretVersion, *, alone: bool = False) -> Iterator[bytes]:
     """`version` as primary with the others beside it, then alone. Nothing where it lacks a field of the template."""
     others = [other.fields for other in item.accepted if other.number != version.number]
-    beside: Sequence[Sequence[Fields]] = ([version.fields, *others], [version.fields])
+    beside: Sequence[Sequence[Fields]] = ([version.fields],) if alone else ([version.fields, *others], [version.fields])
     text = item.spec.values.get(value)
     for accepted in beside:
         with suppress(ValueError):
