@@ -4,7 +4,7 @@ Hooks are synchronous and short, hand `ctx.deadline` to every call they make, an
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
 Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`,
-`NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in
+`Releases`, `NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in
 `vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group of the
 same name.
 """
@@ -282,7 +282,10 @@ class Destination(Protocol):
     def prepare(
         self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
     ) -> Prepared | Refused | NotYet | Unknown:
-        """Additive only: consumers see nothing. Returns what it takes to put each slot back. Idempotent."""
+        """Additive only: consumers see nothing. Returns what it takes to put each slot back. Idempotent.
+
+        A kind that makes anything here implements `Releases` too: for others the engine counts this as a look.
+        """
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """Make every slot carry its item. Idempotent; foreign content in the group is kept.

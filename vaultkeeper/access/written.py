@@ -20,7 +20,6 @@ from vaultkeeper.access.settings import Consumed, PolicyPath
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.model.outcome import (
     Confirmation,
-    Done,
     Failed,
     Finding,
     Held,
@@ -215,10 +214,6 @@ class WrittenFile:
             return error.unknown
         carried = slots.carries(item, self._value(item), version, _sees(document, item.slot))
         return Holds.RUNNING if carried else Holds.NOTHING
-
-    def release(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Result:
-        """A file has no rollback path and no objects."""
-        return Done()
 
     # ---------------------------------------------------------------------------------------------------- small parts
 

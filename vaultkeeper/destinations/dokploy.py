@@ -170,10 +170,6 @@ class DokployDestination:
         seen = slots.carries(item, item.slot, version, lambda content: content in running)
         return Holds.RUNNING if seen else Holds.NOTHING
 
-    def release(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Result:
-        """Dokploy keeps no object of ours. Its own rollback images keep an environment; the how-to says so."""
-        return Done()
-
 
 def _held(here: Group, item: Item) -> Held:
     if here.settings.by_reference:

@@ -8,8 +8,9 @@ from functools import partial
 from operator import attrgetter
 
 from vaultkeeper.engine import judge
-from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt
+from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt, specs
 from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE, RETRY, advance, park, waited
+from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.plan import keeps_old
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
@@ -26,7 +27,7 @@ from vaultkeeper.model.secret import (
     GroupKey,
     SecretVersion,
 )
-from vaultkeeper.ports import Change, Item
+from vaultkeeper.ports import Change, Item, Releases
 
 LOOKED_BACK = 5  # rotations; each supersedes at most the one before it
 
@@ -36,7 +37,7 @@ def prepare(work: Work) -> Change:
     phase, parts, now = phase_of(work), work.parts, work.parts.clock.now()
     if not work.places(phase.audience):
         return advance(work.rotation, now)
-    work.begin()
+    _begin(work)
     receipts = dict(work.rotation.receipts)
     groups = sorted(work.groups(phase))
     for group in groups:
@@ -55,6 +56,13 @@ def prepare(work: Work) -> Change:
     return advance(replace(work.rotation, receipts=receipts), parts.clock.now())
 
 
+def _begin(work: Work) -> None:
+    """A kind that releases nothing makes nothing either: it only looks, and the next outward step journals that."""
+    kinds = {spec.kind for _, spec, _ in specs(work.rotation.policy)}
+    if any(power(work.parts.backends.destination(kind), Releases) for kind in kinds):
+        work.begin()
+
+
 def _own_items(work: Work, group: GroupKey, phase: Phase) -> list[Item]:
     holder = Holder(work.rotation.secret, work.rotation.policy, work.rotation.places, work.rotation, work.book)
     versions = work.versions(phase.carry)
@@ -70,7 +78,7 @@ def release(work: Work) -> Change:
     version = work.version(phase.carry[0])
     if version is None or not work.rotation.places:
         return advance(work.rotation, parts.clock.now())
-    work.begin()
+    _begin(work)
     left = _left_behind(work) if phase.carry[0] is End.FROM else []
     through, put_off = set(work.rotation.settled), list[NotYet]()
     for group in dict.fromkeys(place.group for place in work.rotation.places if place.group not in through):
@@ -131,9 +139,11 @@ def _release_group(
 
 
 def _released(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result:
-    destination = work.parts.backends.destination(item.spec.kind)
+    releasing = power(work.parts.backends.destination(item.spec.kind), Releases)
+    if releasing is None:
+        return Done()
     ctx = work.delivery_context()
-    return asked(work.parts, f"{item.spec.kind}.release", lambda: destination.release(group, version, item, ctx))
+    return asked(work.parts, f"{item.spec.kind}.release", lambda: releasing.release(group, version, item, ctx))
 
 
 def _release_one(work: Work, group: GroupKey, version: SecretVersion, item: Item) -> Result | Holds:

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import pytest
 
-from vaultkeeper.model.outcome import Confirmed, Done, Held, Holds, No, NotYet, Prepared, Proof, Refused
+from vaultkeeper.model.outcome import Confirmed, Done, Held, Holds, No, NotYet, Prepared, Proof, Refused, Result
 from vaultkeeper.model.policy import DestinationSpec
 from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion
-from vaultkeeper.ports import Destination, Item, ReadsBack, Spot
+from vaultkeeper.ports import Destination, Item, ReadsBack, Releases, Spot
 from vaultkeeper.testing.contract.trial import SECRET, Watch, canary, difficult, version
 from vaultkeeper.testing.servers import ReadingPlace, SharesWithForeign
 
@@ -53,6 +53,12 @@ class Handover:
             assert set(answer.receipts) == {item.slot for item in items}
             prepared[group] = [replace(item, receipt=answer.receipts[item.slot]) for item in items]
         return prepared
+
+    def release(self, group: GroupKey, of: SecretVersion, item: Item) -> Result:
+        """What the engine makes of a kind that leaves nothing behind: done."""
+        if not isinstance(self.destination, Releases):
+            return Done()
+        return self.destination.release(group, of, item, self.watch.delivery())
 
     def deliver(self, groups: Mapping[GroupKey, list[Item]]) -> None:
         for group, items in groups.items():
@@ -304,10 +310,7 @@ class DestinationContract:
         def release(of: SecretVersion, groups: Mapping[GroupKey, list[Item]]) -> None:
             for group, items in groups.items():
                 for item in items:
-                    answers = [
-                        handover.destination.release(group, of, item, handover.watch.delivery()) for _ in range(2)
-                    ]
-                    assert answers == [Done(), Done()]
+                    assert [handover.release(group, of, item) for _ in range(2)] == [Done(), Done()]
 
         assert holds(handover.old, handover.items(handover.old)) == {Holds.NOTHING}
         groups = handover.hand_over(handover.old)
@@ -324,7 +327,7 @@ class DestinationContract:
         handover.hand_over(handover.old)
         for group, items in handover.prepare(handover.items(handover.new)).items():
             for item in items:
-                assert handover.destination.release(group, handover.new, item, handover.watch.delivery()) == Done()
+                assert handover.release(group, handover.new, item) == Done()
                 assert handover.destination.holds(group, handover.new, item, handover.watch.delivery()) is Holds.NOTHING
         assert handover.read() == handover.carrying(handover.old)
 
