@@ -142,13 +142,10 @@ def age_s(text: str) -> float:
 def _broke_before(task: _Task, tasks: Sequence[_Task], wanted: Wanted) -> bool:
     """Did a task in this one's place fail on the wanted values, shortly before this one began?"""
     same = [other for other in tasks if other.name == task.name]
-    limit_s = age_s(task.state) + JUST_BEFORE_S
-    for older in same[same.index(task) + 1 :]:
-        if older.env is not None and not older.has(wanted):
-            return False
-        if older.broke and age_s(older.state) <= limit_s:
-            return True
-    return False
+    broken = next((older for older in same[same.index(task) + 1 :] if older.broke), None)
+    if broken is None or (broken.env is not None and not broken.has(wanted)):
+        return False
+    return age_s(broken.state) <= age_s(task.state) + JUST_BEFORE_S
 
 
 def _tasks(server: Dokploy, holder: Holder) -> list[_Task]:
@@ -158,7 +155,10 @@ def _tasks(server: Dokploy, holder: Holder) -> list[_Task]:
     found = []
     for row in _rows(listed)[:_MAX_INSPECTED]:
         container = containers.get(row["containerId"])
-        shown: Any = server.get("docker.getConfig", containerId=container, **holder.server) if container else None
+        telling = row["state"] == "running" or row["currentState"].startswith(("Running", "Failed", "Rejected"))
+        shown: Any = None
+        if container and telling:  # what ended well tells nothing
+            shown = server.get("docker.getConfig", containerId=container, **holder.server)
         env, health = _inspected(shown)
         found.append(_Task(row["name"], row["state"] == "running", row["currentState"], container, env, health))
     return found
