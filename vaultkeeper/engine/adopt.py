@@ -160,9 +160,14 @@ def _keep(version: SecretVersion, stuck: Rotation | None, parts: Parts) -> Secre
 
 
 def _known(version: SecretVersion, book: Book) -> SecretVersion | None:
-    """A value that is stored already is not stored twice: two versions of one value could never be told apart."""
+    """A value that is stored already is not stored twice: two versions of one value could never be told apart.
+
+    CURRENT first: a discarded candidate may have had the same value, and consumers do not run on that one's objects.
+    """
     stored = [book.version(number) for number, record in book.records().items() if record.sealed is not None]
-    return next((other for other in reversed(stored) if same_credential(version, other)), None)
+    current = book.labelled(StagingLabel.CURRENT)
+    newest_first = [*([current] if current else []), *reversed(stored)]
+    return next((other for other in newest_first if same_credential(version, other)), None)
 
 
 def _record(version: SecretVersion, parts: Parts) -> VersionRecord:

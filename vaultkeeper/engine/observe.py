@@ -31,7 +31,7 @@ def look(work: Work) -> Seen | Refused:
     candidates = _candidates(work)
     answers: dict[int, Login] = {}
     usable, delay, detail, unanswered = None, None, "", None
-    for binding, versions in by_binding([*candidates.values()], work.binding()):
+    for binding, versions in _asked_at(work, candidates.values(), target):
         if work.rotation.options.forget_old and not same_target(binding, work.binding()):
             continue
         at = work.target(binding) or target
@@ -57,6 +57,30 @@ def look(work: Work) -> Seen | Refused:
         retry_after=delay,
         detail=detail,
     )
+
+
+def _asked_at(
+    work: Work, candidates: Iterable[SecretVersion], target: Target
+) -> list[tuple[Binding, list[SecretVersion]]]:
+    """Where each was made for; and first where the next one will be: who moved there before us may have left a tag."""
+    bindings, here = by_binding(candidates, work.binding()), work.binding()
+    tagged = target.capabilities.tags and not (work.rotation.policy.target and work.rotation.policy.target.self_service)
+    if tagged and not any(same_target(binding, here) for binding, _ in bindings):
+        bindings.insert(0, (here, []))
+    return bindings
+
+
+def newest_generation(work: Work) -> int:
+    """The highest that a tag of ours tells, of all places that `look` asks. 0: none answers with one."""
+    target, newest = work.target(work.binding()), 0
+    if target is None:
+        return newest
+    for binding, versions in _asked_at(work, _candidates(work).values(), target):
+        at = work.target(binding) or target
+        seen = asked(work.parts, f"{at.kind}.observe", partial(at.observe, versions, work.context()))
+        if isinstance(seen, Observation) and seen.tag is not None and _ours(seen.tag, work):
+            newest = max(newest, seen.tag.generation)
+    return newest
 
 
 def _candidates(work: Work) -> dict[End | None, SecretVersion]:
@@ -156,9 +180,11 @@ def login(work: Work, target: Target, version: SecretVersion) -> tuple[Login, ti
 
 def _newer(tag: Tag, work: Work) -> bool:
     """Did somebody with a later state than this store write last (invariant 12)?"""
-    if tag.installation != work.parts.store.installation or tag.secret != work.rotation.secret:
-        return False
-    return tag.generation > max(work.book.records(), default=0)
+    return _ours(tag, work) and tag.generation > max(work.book.records(), default=0)
+
+
+def _ours(tag: Tag, work: Work) -> bool:
+    return (tag.installation, tag.secret) == (work.parts.store.installation, work.rotation.secret)
 
 
 def _tag_text(tag: Tag) -> str:

@@ -12,7 +12,7 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
-from vaultkeeper.engine.observe import look
+from vaultkeeper.engine.observe import look, newest_generation
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
@@ -252,9 +252,10 @@ def _set_current(work: Work, journal: Rotation, parts: Parts) -> None:
     def context() -> Context:
         return replace(work.context(), epoch=journal.epoch)
 
-    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([current], context()))
-    tag = None if isinstance(seen, Unknown | Refused) else seen.tag
-    newest = max([tag.generation if tag else 0, *work.book.records()])
+    try:
+        newest = max([newest_generation(work), *work.book.records()])
+    finally:
+        work.close()
     if newest > current.number:
         # Our number must rise above the tag and above what a latecomer may still write, or it would find us stale.
         current = _renumbered(current, newest + 1, work, journal, parts)

@@ -163,6 +163,19 @@ def test_adopting_twice_is_adopting_once() -> None:
     assert bench.previous("s") is None
 
 
+def test_adopting_the_current_value_keeps_it_current_whatever_candidate_had_the_same_one() -> None:
+    """Consumers run on v1's objects: as v2's they would be nobody's to collect."""
+    bench = bench_of("overlap", "adopts-equal")
+    bench.world.state["gen_s"]["generated"] = 0
+    bench.faults.script = [Fault("f.confirm", Goes.REFUSED, call=bench.calls("f.confirm") + 1)]
+    assert bench.one("s").state is State.ROLLED_BACK
+    assert bench.version("s", 2).fields == bench.version("s", 1).fields
+    assert bench.adopt("s", bench.version("s", 1).fields["password"].text(), username="app").number == 1
+    assert (bench.current("s"), bench.previous("s")) == (1, None)
+    bench.done("s")
+    assert {key.rpartition("|")[2] for key in bench.world.state["f"]["objects"]} == {bench.record("s", 3).id}
+
+
 def test_adopting_ends_an_ambiguous_rotation() -> None:
     bench = bench_of("overlap", "ambiguous")
     bench.world.state["db_s"]["accounts"] = {"app": [b"set by hand"]}
@@ -223,6 +236,27 @@ def test_invariant_12_a_restored_store_writes_nothing_and_may_be_trusted_by_a_pe
     assert bench.current("s") in bench.accepted("s")
     bench.done("s")
     assert bench.running("f")[""] == spelled(bench, bench.current("s") or 0)
+
+
+def test_invariant_12_a_restored_store_is_found_stale_at_the_place_that_its_target_moved_to() -> None:
+    """CURRENT was made for the old place; who trusts the store must rise above the tags of both."""
+    bench = bench_of("overlap", "stale-moved")
+    backup, policy = bench.memory.snapshot(), bench.policies["s"]
+    assert policy.target is not None
+    bench.use(replace(policy, target=replace(policy.target, settings=bench.make.place("db_new"))))
+    for _ in range(3):
+        bench.done("s")  # the first of them retires v1 at the old place
+    bench.memory.restore(backup)
+    bench.world.state["db_s"] = {"accounts": {"app": [bench.version("s", 1).fields["password"].reveal()]}}
+    before = bench.world.snapshot()
+    rotation = bench.one("s")
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.STALE)
+    assert bench.world.snapshot() == before
+    assert proposed(bench) == ["trust-store"]
+    apply("s", "trust-store", bench.parts())
+    assert proposed(bench) == []
+    bench.done("s")
+    assert bench.world.accepts("db_new", bench.version("s", bench.current("s") or 0))
 
 
 def test_a_restored_target_is_set_again_or_followed() -> None:
