@@ -136,7 +136,8 @@ class Engine:
             return ""
         if status >= 400:
             return ""
-        lines = _unframed(raw).decode(errors="replace").splitlines()
+        said = _unframed(raw).decode(errors="replace").splitlines()
+        lines = [line for line in said if not line.startswith("Error grabbing logs")]  # the Engine's words, not theirs
         return "".join(c if c.isprintable() else " " for c in lines[-1]).strip()[:SAID] if lines else ""
 
     @property

@@ -104,6 +104,14 @@ def _slot(service: Service, mount: Mount, present: Sequence[Reference]) -> Itera
             yield Finding("warn", text, f"let it read {mount.path}, and drop the variable")
 
 
+def inside(host: str, networks: str) -> Finding | None:
+    """A target that only services of this swarm can reach, where `networks` is not empty."""
+    if not networks:
+        return None
+    text = f"{host} is a service of this swarm without a published port: it is reached inside {networks} only"
+    return Finding("warn", text, f"run vaultkeeper as a service in {networks}")
+
+
 def reads_once(spec: Mapping[str, Any], mount: Mount) -> bool:
     """Does this service use the file at its first start only? Then restarting it would change nothing, and may harm."""
     if (spec.get("Labels") or {}).get(READ_LABEL) == "first_start":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaultkeeper.access import slots, swarm_advice, swarm_spec
-from vaultkeeper.access.answer import refused
+from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.swarm import Service, Swarm
 from vaultkeeper.access.swarm_objects import LABEL, MAX_BYTES, Logical, Object, Objects
 from vaultkeeper.access.swarm_spec import Mount, Wanted, task_secrets
@@ -172,6 +172,24 @@ class Seats:
                     variable = "VK_" + "".join(c if c.isalnum() else "_" for c in mount.base.upper())
                     found[variable] = max(found.get(variable, (age, "")), (age, str(each["SecretName"])))
         return {variable: name for variable, (_, name) in sorted(found.items())}
+
+    def only_inside(self, host: str) -> str:
+        """The networks of the service that a host name means in this swarm; empty where it may be reached from outside.
+
+        A name with a dot is no service's, and one with a published port is reachable from everywhere.
+        """
+        found = next((each for each in self.swarm.services() if each.name == host), None) if "." not in host else None
+        if found is None or (found.spec.get("EndpointSpec") or {}).get("Ports"):
+            return ""
+        listed = (found.spec.get("TaskTemplate") or {}).get("Networks") or found.spec.get("Networks") or []
+        return ", ".join(self._network(str(each.get("Target"))) for each in listed)
+
+    def _network(self, network_id: str) -> str:
+        try:
+            found = self.swarm.engine.get(f"/networks/{network_id}", self.swarm.deadline, absent_ok=True)
+        except Answered:  # a proxy need not let that through
+            return network_id
+        return str(found["Name"]) if found else network_id
 
     def collect(self, seat: Seat, version: SecretVersion, keep: int) -> None:
         """Delete objects of this logical secret that nothing names any more, but the newest `keep` of them.

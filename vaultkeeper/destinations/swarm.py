@@ -16,13 +16,12 @@ root there (docs/how-to/swarm.md). API: https://docs.docker.com/reference/api/en
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
-from vaultkeeper.access import docker, slots, swarm_advice, swarm_rollout, swarm_spec
+from vaultkeeper.access import docker, slots, swarm_advice, swarm_items, swarm_rollout, swarm_spec
 from vaultkeeper.access.answer import Answered, unknown
 from vaultkeeper.access.docker_answers import EngineTrouble
 from vaultkeeper.access.swarm import OutOfSequence, Service, Swarm
@@ -43,7 +42,6 @@ from vaultkeeper.model.outcome import (
     NotYet,
     Prepared,
     Proof,
-    Receipt,
     Refused,
     Result,
     Unknown,
@@ -55,7 +53,6 @@ from vaultkeeper.ports import DeliveryContext, Item, Spot
 MOST_MOVING = 10  # services with secrets of ours that one Engine rolls out at once
 MOST_CONFLICTS = 8
 _SOON = timedelta(seconds=1)
-_TELLING = 6  # bytes: a shorter value may stand in a text by chance
 
 
 class SwarmDestination:
@@ -80,10 +77,10 @@ class SwarmDestination:
     # ------------------------------------------------------------------------------------------------------------ look
 
     def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot] | Unknown:
-        settings = _settings(spec)
+        settings = swarm_items.settings_of(spec)
         bases = settings.bases(spec.values)
         try:
-            services = settings.services or self._discovered(settings, bases, ctx)
+            services = settings.services or self._discovered(spec, bases, ctx)
         except EngineTrouble as error:
             return error.unknown
         return [
@@ -92,11 +89,10 @@ class SwarmDestination:
             for base, value in bases.items()
         ]
 
-    def _discovered(self, settings: SwarmSettings, bases: Mapping[str, str], ctx: DeliveryContext) -> Sequence[str]:
+    def _discovered(self, spec: DestinationSpec, bases: Mapping[str, str], ctx: DeliveryContext) -> Sequence[str]:
         """Raises Answered, or BackendError where nobody refers to it: an empty list would look like a success."""
-        with docker.engine(settings, ctx.credentials) as engine:
-            seats = self._seats(engine, ctx)
-            mounts = {base: settings.mount_of(base) for base in bases}
+        with self._seats(spec, ctx) as seats:
+            mounts = {base: swarm_items.settings_of(spec).mount_of(base) for base in bases}
             found = seats.services_with(list(bases), list(ctx.epochs), mounts)
         if not found:
             raise BackendError(
@@ -106,28 +102,29 @@ class SwarmDestination:
 
     def check(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Sequence[Finding]:
         try:
-            with docker.engine(_settings(items[0].spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(items[0].spec, ctx) as seats:
                 service = seats.swarm.service(service_of(group))
                 if service is None:
                     return [_missing(group)]
-                seated = _seated(items)
+                seated = swarm_items.seated(items)
                 tasks = len(swarm_rollout.current(seats.swarm.tasks(service)))
-                self._deadlines[group] = _deadline(service, items, tasks)
-                found = [seats.present(seat, service.spec) for seat in seated]
-                return swarm_advice.findings(
-                    service, [(seat.mount, present) for seat, present in zip(seated, found, strict=True)], tasks
-                )
+                self._deadlines[group] = swarm_items.deadline_of(service, items, tasks)
+                mounted = [(seat.mount, seats.present(seat, service.spec)) for seat in seated]
+                inside = [
+                    found
+                    for host in swarm_items.targets(items)
+                    if (found := swarm_advice.inside(host, seats.only_inside(host)))
+                ]
+                return [*inside, *swarm_advice.findings(service, mounted, tasks)]
         except Answered as error:
             level = "refuse" if isinstance(error.result, Refused) else "unchecked"
             return [Finding(level, error.what, error.next)]
 
     def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held] | Unknown:
         try:
-            with docker.engine(_settings(items[0].spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(items[0].spec, ctx) as seats:
                 service = _present(seats, group)
-                return {seat.item.slot: seats.held(seat, service) for seat in _restarting(items)}
+                return {seat.item.slot: seats.held(seat, service) for seat in swarm_items.restarting(items)}
         except Answered as error:
             return error.unknown
 
@@ -137,9 +134,8 @@ class SwarmDestination:
         if isinstance(spots, Unknown):
             return spots
         try:
-            with docker.engine(_settings(spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
-                mounts = {spot.slot: _settings(spec).mount_of(spot.slot) for spot in spots}
+            with self._seats(spec, ctx) as seats:
+                mounts = {spot.slot: swarm_items.settings_of(spec).mount_of(spot.slot) for spot in spots}
                 return seats.names([(service_of(spot.group), mounts[spot.slot]) for spot in spots])
         except Answered as error:
             return error.unknown
@@ -150,20 +146,22 @@ class SwarmDestination:
         self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
     ) -> Prepared | Refused | NotYet | Unknown:
         try:
-            with docker.engine(_settings(items[0].spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(items[0].spec, ctx) as seats:
                 service = seats.swarm.service(service_of(group))
                 if service is None:
                     return Refused(No.UNSUPPORTED, _missing(group).text)
                 refusal = swarm_advice.refusal(service)
                 if refusal is not None:
                     return Refused(No.UNSUPPORTED, refusal.text)
-                for seat in _restarting(items):
+                for seat in swarm_items.restarting(items):
                     seats.must_be_free(seat, service)
                     seats.wanted(seat, service, make=True)
                 tasks = len(swarm_rollout.current(seats.swarm.tasks(service)))
                 return Prepared(
-                    {seat.item.slot: _receipt(seats, seat, service, items, tasks) for seat in _seated(items)}
+                    {
+                        seat.item.slot: swarm_items.receipt_for(seats, seat, service, items, tasks)
+                        for seat in swarm_items.seated(items)
+                    }
                 )
         except Answered as error:
             return error.result
@@ -171,8 +169,7 @@ class SwarmDestination:
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """One update for all of them, repeated from a fresh look when somebody else was faster."""
         try:
-            with docker.engine(_settings(items[0].spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(items[0].spec, ctx) as seats:
                 for _ in range(MOST_CONFLICTS):
                     try:
                         return self._deliver(group, items, seats)
@@ -187,21 +184,25 @@ class SwarmDestination:
     def _deliver(self, group: GroupKey, items: Sequence[Item], seats: Seats) -> Result:
         service = seats.swarm.service(service_of(group))
         if service is None:
-            return Done() if _all_go_back(items) else Refused(No.UNSUPPORTED, _missing(group).text)
-        wanted = [(seat, w) for seat in _restarting(items) if (w := seats.wanted(seat, service, make=True)) is not None]
+            return Done() if swarm_items.all_go_back(items) else Refused(No.UNSUPPORTED, _missing(group).text)
+        wanted = [
+            (seat, w)
+            for seat in swarm_items.restarting(items)
+            if (w := seats.wanted(seat, service, make=True)) is not None
+        ]
         spec: Json = service.spec
         for _, each in wanted:
             spec = each.applied(spec)
         if swarm_spec.references(spec) == swarm_spec.references(service.spec):
             return Done()
         refusal = swarm_advice.refusal(service)
-        if refusal is not None and not any(_goes_back(seat.item) for seat, _ in wanted):
+        if refusal is not None and not any(swarm_items.goes_back(seat.item) for seat, _ in wanted):
             return Refused(No.UNSUPPORTED, refusal.text)
-        if service.moving and not any(_may_interrupt(service, seat, each) for seat, each in wanted):
+        if service.moving and not any(swarm_items.may_interrupt(service, seat, each) for seat, each in wanted):
             return NotYet(f"{service.name} is being updated by somebody else", _SOON)
         if not service.moving and len(seats.moving()) >= MOST_MOVING:
             return NotYet(f"{MOST_MOVING} other services are being updated", _SOON)
-        override = _override(items, service)
+        override = swarm_items.override(items, service)
         seats.swarm.update(service, {**spec, "UpdateConfig": override} if override is not None else spec)
         after = seats.swarm.service(service.name)
         strays = swarm_spec.strays(service.spec, after.spec) if after is not None else []
@@ -210,37 +211,35 @@ class SwarmDestination:
         return Done()
 
     def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
-        seated = _restarting(items)
-        if not seated:
+        if not swarm_items.restarting(items):
             return Confirmed(Proof.WRITTEN)
         try:
-            with docker.engine(_settings(items[0].spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(items[0].spec, ctx) as seats:
                 service = seats.swarm.service(service_of(group))
                 if service is None:
-                    back = _all_go_back(items)
+                    back = swarm_items.all_go_back(items)
                     return Confirmed(Proof.WRITTEN) if back else Failed(service_of(group), _missing(group).text)
-                wanted: list[Wanted] = []
-                for seat in seated:
-                    each = seats.wanted(seat, service, make=False)
-                    if each is None and seat.item.primary is not None:
-                        return NotYet(f"{service.name}: {seat.item.slot} is not delivered", _SOON)
-                    wanted += [each] if each is not None else []
-                answer = swarm_rollout.judge(
-                    swarm_rollout.Case(
-                        service,
-                        seats.swarm.tasks(service),
-                        wanted,
-                        now=seats.swarm.now,
-                        healthy_for=max(item.spec.healthy_for for item in items),
-                        window=self.confirm_deadline(group, items),
-                        going_back=_all_go_back(items),
-                    ),
-                    seats.swarm.last_words,
-                )
-                return _without_values(answer, items)
+                return swarm_items.without_values(self._judged(group, items, service, seats), items)
         except Answered as error:
             return error.unknown
+
+    def _judged(self, group: GroupKey, items: Sequence[Item], service: Service, seats: Seats) -> Confirmation:
+        wanted: list[Wanted] = []
+        for seat in swarm_items.restarting(items):
+            each = seats.wanted(seat, service, make=False)
+            if each is None and seat.item.primary is not None:
+                return NotYet(f"{service.name}: {seat.item.slot} is not delivered", _SOON)
+            wanted += [each] if each is not None else []
+        case = swarm_rollout.Case(
+            service,
+            seats.swarm.tasks(service),
+            wanted,
+            now=seats.swarm.now,
+            healthy_for=max(item.spec.healthy_for for item in items),
+            window=self.confirm_deadline(group, items),
+            going_back=swarm_items.all_go_back(items),
+        )
+        return swarm_rollout.judge(case, seats.swarm.last_words)
 
     def confirm_deadline(self, group: GroupKey, items: Sequence[Item]) -> timedelta:
         """As computed from the service when it was prepared or last looked at, whichever is longer."""
@@ -257,12 +256,11 @@ class SwarmDestination:
         if item.spec.read is Read.FIRST_START:
             return Holds.NOTHING
         try:
-            with docker.engine(_settings(item.spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(item.spec, ctx) as seats:
                 service = seats.swarm.service(service_of(group))
                 if service is None:
                     return Holds.NOTHING
-                ids = seats.ids_of(_seated([item])[0], version, service)
+                ids = seats.ids_of(swarm_items.seated([item])[0], version, service)
                 return swarm_rollout.holds(service, seats.swarm.tasks(service), ids)
         except Answered as error:
             return error.unknown
@@ -271,17 +269,16 @@ class SwarmDestination:
         """Restore an overridden UpdateConfig, write the spec as it is to move PreviousSpec on, then collect objects."""
         if item.spec.read is Read.FIRST_START:
             return Done()
-        seat = _seated([item])[0]
+        seat = swarm_items.seated([item])[0]
         try:
-            with docker.engine(_settings(item.spec), ctx.credentials) as engine:
-                seats = self._seats(engine, ctx)
+            with self._seats(item.spec, ctx) as seats:
                 for _ in range(MOST_CONFLICTS):
                     try:
                         waits = self._close(seat, version, seats.swarm.service(service_of(group)), seats)
                     except OutOfSequence:
                         continue
                     if waits is None:
-                        seats.collect(seat, version, _settings(item.spec).keep)
+                        seats.collect(seat, version, swarm_items.settings_of(item.spec).keep)
                     return waits or Done()
                 return NotYet(f"{service_of(group)} is being changed by somebody else all the time", _SOON)
         except EngineTrouble as error:
@@ -296,7 +293,7 @@ class SwarmDestination:
         ids = seats.ids_of(seat, version, service)
         if swarm_rollout.named(service.spec, ids):
             return None
-        restored = _restored(seat, service)
+        restored = swarm_items.restored(seat, service)
         if restored is None and not swarm_rollout.named(service.previous, ids):
             return None
         if service.moving:
@@ -304,25 +301,15 @@ class SwarmDestination:
         seats.swarm.update(service, service.spec if restored is None else restored)
         return None
 
-    def _seats(self, engine: docker.Engine, ctx: DeliveryContext) -> Seats:
-        swarm = Swarm(engine, ctx.deadline)
-        return Seats(swarm, Objects(swarm, self._memory), ctx.installation)
+    @contextmanager
+    def _seats(self, spec: DestinationSpec, ctx: DeliveryContext) -> Iterator[Seats]:
+        """One connection for one hook. Raises Answered."""
+        with docker.engine(swarm_items.settings_of(spec), ctx.credentials) as engine:
+            swarm = Swarm(engine, ctx.deadline)
+            yield Seats(swarm, Objects(swarm, self._memory), ctx.installation)
 
 
 # ---------------------------------------------------------------------------------------------------------- small parts
-
-
-def _settings(spec: DestinationSpec) -> SwarmSettings:
-    return SwarmSettings.model_validate(spec.settings)
-
-
-def _seated(items: Sequence[Item]) -> list[Seat]:
-    return [Seat(item, _settings(item.spec).mount_of(item.slot)) for item in items]
-
-
-def _restarting(items: Sequence[Item]) -> list[Seat]:
-    """Without those that are read once in a service's life."""
-    return [seat for seat in _seated(items) if seat.item.spec.read is not Read.FIRST_START]
 
 
 def _missing(group: GroupKey) -> Finding:
@@ -335,85 +322,3 @@ def _present(seats: Seats, group: GroupKey) -> Service:
     if service is None:
         raise unknown(_missing(group).text)
     return service
-
-
-def _goes_back(item: Item) -> bool:
-    """To an older version than its receipt was made for, or to what stood there before the first."""
-    receipt = slots.receipt_of(item)
-    if receipt is None:
-        return False
-    return item.primary is None or item.primary.number < int(str(receipt.public.get("to") or 0))
-
-
-def _all_go_back(items: Sequence[Item]) -> bool:
-    known = [item for item in items if slots.receipt_of(item) is not None]
-    return bool(known) and all(_goes_back(item) for item in known)
-
-
-def _may_interrupt(service: Service, seat: Seat, wanted: Wanted) -> bool:
-    """Our own rollout, which is over for us, and any rollout where consumers must be put back."""
-    now, before = (
-        [each["SecretID"] for each in swarm_spec.at(seat.mount, swarm_spec.references(spec), wanted.ours)]
-        for spec in (service.spec, service.previous)
-    )
-    return _goes_back(seat.item) or now != before
-
-
-def _override(items: Sequence[Item], service: Service) -> Json | None:
-    """The UpdateConfig of this rollout. None: the service's own."""
-    said = next((config for item in items if (config := _settings(item.spec).update_config) is not None), None)
-    own = swarm_spec.update_config(service.spec)
-    merged = said.over(own) if said is not None else own
-    return merged if merged != own else None
-
-
-def _restored(seat: Seat, service: Service) -> Json | None:
-    """The spec with the UpdateConfig that the receipt remembers. None: nothing of ours is in force."""
-    receipt, said = slots.receipt_of(seat.item), _settings(seat.item.spec).update_config
-    own: Any = receipt.public.get("update_config") if receipt is not None else None
-    if own is None or said is None or said.over(own) != swarm_spec.update_config(service.spec):
-        return None
-    return {**service.spec, "UpdateConfig": own or None}
-
-
-def _receipt(seats: Seats, seat: Seat, service: Service, items: Sequence[Item], tasks: int) -> Receipt:
-    """What stood there: references, and the UpdateConfig where ours is to take its place. Nothing in it is secret."""
-    kept = slots.receipt_of(seat.item)
-    if kept is not None:
-        return kept
-    public: dict[str, object] = {
-        "service": service.id,
-        "to": seat.item.primary.number if seat.item.primary else None,
-        "refs": seats.present(seat, service.spec),
-        "deadline_s": math.ceil(_deadline(service, items, tasks).total_seconds()),
-    }
-    if _override([seat.item], service) is not None:
-        public["update_config"] = swarm_spec.update_config(service.spec)
-    return Receipt(public)
-
-
-def _deadline(service: Service, items: Sequence[Item], tasks: int) -> timedelta:
-    override = _override(items, service)
-    spec = service.spec if override is None else {**service.spec, "UpdateConfig": override}
-    wanted = swarm_spec.replicas(spec)
-    rollout_s = swarm_spec.rollout_s(spec, tasks if wanted is None else wanted)
-    watched_s = max(swarm_spec.monitor_s(spec), *(item.spec.healthy_for.total_seconds() for item in items))
-    return timedelta(seconds=math.ceil(rollout_s + watched_s + swarm_spec.SLACK_S))
-
-
-def _without_values(answer: Confirmation, items: Sequence[Item]) -> Confirmation:
-    """A consumer's last line may hold what it was given."""
-    values = {item.content.reveal() for item in items if item.content is not None}
-    fields = [field for item in items for version in item.accepted for field in version.fields.items()]
-    values |= {value.reveal() for name, value in fields if name != "username"}
-    if isinstance(answer, Failed):
-        return replace(answer, why=_blotted(answer.why, values))
-    if isinstance(answer, NotYet):
-        return replace(answer, reason=_blotted(answer.reason, values))
-    return answer
-
-
-def _blotted(text: str, values: Iterable[bytes]) -> str:
-    for value in sorted((v.decode(errors="replace") for v in values if len(v) >= _TELLING), key=len, reverse=True):
-        text = text.replace(value, "…")
-    return text
