@@ -66,17 +66,16 @@ def override(items: Sequence[Item], service: Service) -> Json | None:
     """The UpdateConfig of this rollout. None: the service's own."""
     said = next((config for item in items if (config := settings_of(item.spec).update_config) is not None), None)
     own = swarm_spec.update_config(service.spec)
-    merged = said.over(own) if said is not None else own
-    return merged if merged != own else None
+    return None if said is None or said.in_force(own) else said.over(own)
 
 
 def restored(seat: Seat, service: Service) -> Json | None:
     """The spec with the UpdateConfig that the receipt remembers. None: nothing of ours is in force."""
     receipt, said = slots.receipt_of(seat.item), settings_of(seat.item.spec).update_config
     own: Any = receipt.public.get("update_config") if receipt is not None else None
-    if own is None or said is None or said.over(own) != swarm_spec.update_config(service.spec):
+    if own is None or said is None or not said.in_force(swarm_spec.update_config(service.spec)):
         return None
-    return {**service.spec, "UpdateConfig": own or None}
+    return {**service.spec, "UpdateConfig": said.taken_back(swarm_spec.update_config(service.spec), own)}
 
 
 def receipt_for(seats: Seats, seat: Seat, service: Service, items: Sequence[Item], tasks: int) -> Receipt:

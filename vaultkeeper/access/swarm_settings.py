@@ -55,7 +55,21 @@ class UpdateSettings(Shape):
     order: Literal["start-first", "stop-first"] | None = None
 
     def over(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """A service's UpdateConfig with what is said here."""
+        """A service's UpdateConfig with what is said here. A service without one updates one task after the other."""
+        return {**(own or {"Parallelism": 1}), **self._said()}
+
+    def in_force(self, config: Mapping[str, Any]) -> bool:
+        """Does an UpdateConfig say all of this already? The Engine leaves out what is zero."""
+        return all((config.get(key) or 0) == (value or 0) for key, value in self._said().items())
+
+    def taken_back(self, config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An UpdateConfig with what is said here as it was before; what others changed since stays. None: none at all."""
+        rest = {key: value for key, value in config.items() if value and key not in self._said()}
+        if not own and rest.items() <= {"Parallelism": 1, "Order": "stop-first"}.items():
+            return None
+        return {**rest, **{key: own[key] for key in self._said() if key in own}}
+
+    def _said(self) -> dict[str, Any]:
         said = {
             "Parallelism": self.parallelism,
             "Delay": _nanoseconds(self.delay),
@@ -64,7 +78,7 @@ class UpdateSettings(Shape):
             "MaxFailureRatio": self.max_failure_ratio,
             "Order": self.order,
         }
-        return {**own, **{key: value for key, value in said.items() if value is not None}}
+        return {key: value for key, value in said.items() if value is not None}
 
 
 def _nanoseconds(text: str | None) -> int | None:
