@@ -230,7 +230,8 @@ def seconds(text: object) -> float:
 
 def _create(state: State, request: Request) -> Body:
     asked = request.body
-    policies = [*asked.get("policies", ["root"]), *([] if asked.get("no_default_policy") else ["default"])]
+    named = asked.get("policies", ["root"])
+    policies = named if "default" in named or asked.get("no_default_policy") else [*named, "default"]
     known = {"uses": int(asked.get("num_uses", 0)), "renewable": bool(asked.get("renewable", True))}
     ttl = seconds(asked.get("ttl"))
     value, token = state.new_token(policies, ttl, max_ttl=seconds(asked.get("explicit_max_ttl")), **known)
