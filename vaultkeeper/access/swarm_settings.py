@@ -63,7 +63,7 @@ class UpdateSettings(Shape):
         return all((config.get(key) or 0) == (value or 0) for key, value in self._said().items())
 
     def taken_back(self, config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any] | None:
-        """An UpdateConfig with what is said here as it was before; what others changed since stays. None: none at all."""
+        """An UpdateConfig with what is said here as it was; what others changed since stays. None: none at all."""
         rest = {key: value for key, value in config.items() if value and key not in self._said()}
         if not own and rest.items() <= {"Parallelism": 1, "Order": "stop-first"}.items():
             return None
