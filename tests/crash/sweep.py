@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class World:
     accepted: Callable[[SecretVersion], bool]  #: by an independent client
     delivered: Callable[[], bytes | None]
     places: Sequence[Path]  #: folders in which nothing of ours may be left lying about
+    forget: Callable[[], None] = lambda: None  #: let go of consumers that only cost time from now on
     works_today: Fields = field(default_factory=dict)  #: what is adopted; empty: the first version is delivered
 
     @property
@@ -218,7 +220,9 @@ class Scenario:
             return path.read_bytes().rpartition(b" ")[2] if path.exists() else None
 
         listed = settings.get("path")
-        return World(folder, accepted, delivered, [out, *([Path(str(listed)).parent] if listed else [])], adopted)
+        return World(
+            folder, accepted, delivered, [out, *([Path(str(listed)).parent] if listed else [])], works_today=adopted
+        )
 
     def _destination(self, server: Any, folder: Path) -> World:
         name = server.names[0]
@@ -242,7 +246,8 @@ class Scenario:
             return delivered() == version.fields["token"].reveal()
 
         files = [Path(v) for v in spec.settings.values() if isinstance(v, str) and v.startswith("/")]
-        return World(folder, accepted, delivered, [file.parent for file in files])
+        forget = partial(server.forget, spec) if hasattr(server, "forget") else World.forget
+        return World(folder, accepted, delivered, [file.parent for file in files], forget)
 
 
 def _policy(folder: Path, body: dict[str, Any]) -> None:
@@ -278,6 +283,7 @@ def sweep(
     with scenario.server() as server:
         recorded = scenario.world(server, template, work / "recorded")
         traced = points.record(recorded.rotate(), recorded.environment, work, wrong_order=wrong_order)
+        recorded.forget()
         chosen = [point for point in traced if among(point)]
         if most is not None and most < len(chosen):
             chosen = sorted(random.Random(seed).sample(chosen, most))
@@ -306,6 +312,7 @@ def _try(scenario: Scenario, server: Any, template: Path, folder: Path, point: P
         if stuck:
             stuck += f" (resume exited {resumed.returncode}: {resumed.stderr.strip()[-300:]})"
         outcome = Outcome(point, run.hit, lockout, stuck)
+        world.forget()
         if not (lockout or stuck):
             shutil.rmtree(here)
         if run.hit or lockout or stuck:

@@ -11,6 +11,7 @@ from tests.crash.sweep import Scenario, scenarios, sweep
 from tests.servers import ServerMissing
 
 POINTS = 9  # per scenario; seven scenarios and the control make more than sixty
+MORE = {"swarm": 12}  # its own tasks go on while we are dead
 SEED = 20261121
 
 
@@ -24,15 +25,16 @@ def needs_strace() -> None:
 def test_invariant_07_a_kill_at_any_call_locks_nobody_out_and_one_resume_converges(
     scenario: Scenario, tmp_path: Path
 ) -> None:
+    most = MORE.get(scenario.kind, POINTS)
     try:
-        report = sweep(scenario, tmp_path / "sweep", most=POINTS, seed=SEED)
+        report = sweep(scenario, tmp_path / "sweep", most=most, seed=SEED)
     except ServerMissing as missing:
         pytest.skip(str(missing))
     print(report.line())
     assert not report.lockouts
     assert not report.stuck
     assert not report.unreached_writes
-    assert len(report.hit) >= POINTS - 1
+    assert len(report.hit) >= most - 1
 
 
 def test_invariant_01_setting_before_storing_would_lock_people_out(tmp_path: Path) -> None:

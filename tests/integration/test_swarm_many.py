@@ -18,7 +18,7 @@ def test_twenty_services_that_share_a_secret_are_updated_side_by_side_and_not_al
     place = stack(tmp_path, docker, postgres)
     member = place.member("shop/db")
     for number in range(SERVICES):
-        place.service(member, f"app{number}", started=False, environment={"EVERY": "2"})
+        place.service(member, f"app{number}", started=False, healthcheck=False, environment={"EVERY": "3"})
     for service in member.services:
         docker.wait_for(f"{service.name} runs", service.all_running)
     place.policy(member)

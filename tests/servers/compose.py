@@ -123,6 +123,11 @@ class ComposePlace:
     def pass_time(self, duration: timedelta) -> None:
         time.sleep(min(duration.total_seconds(), 0.1))
 
+    def forget(self, spec: DestinationSpec) -> None:
+        """The kill sweep is through with it."""
+        for container in of_project(self.engine, str(spec.settings["project"])):
+            self.engine.api("DELETE", f"/containers/{container['Id']}", force=True)
+
     def stop(self) -> None:
         self.engine.clear()
         shutil.rmtree(self.folder, ignore_errors=True)

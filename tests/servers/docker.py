@@ -175,7 +175,7 @@ class Engine:
             "StopGracePeriod": SECOND,
             "Secrets": [reference(file, secret) for file, secret in (files or {}).items()],
             **(
-                {"Healthcheck": {"Test": ["CMD", "test", "-e", "/tmp/healthy"], "Interval": SECOND // 2, "Retries": 6,
+                {"Healthcheck": {"Test": ["CMD", "test", "-e", "/tmp/healthy"], "Interval": SECOND, "Retries": 4,
                                  "Timeout": 5 * SECOND}}
                 if healthcheck else {}
             ),

@@ -59,6 +59,10 @@ class SwarmPlace:
     def pass_time(self, duration: timedelta) -> None:
         time.sleep(min(duration.total_seconds(), 1))
 
+    def forget(self, spec: DestinationSpec) -> None:
+        """The kill sweep is through with it."""
+        self._service(spec).remove()
+
     def stop(self) -> None:
         self.engine.clear()
         self._services.clear()
@@ -82,3 +86,6 @@ def _secrets_of(task: Mapping[str, Any]) -> set[str]:
 
 def start() -> SwarmPlace:
     return SwarmPlace()
+
+
+AT_ONCE = 6
