@@ -341,7 +341,7 @@ def test_check_tells_what_will_surprise_and_shows_no_value(docker: Engine) -> No
         assert word in told, word
     assert "it is added as /run/secrets/db_password" in told
     assert "vk-canary" not in told
-    assert "0 task(s) restart" in said["ok"][0]
+    assert "0 tasks restart" in said["ok"][0]
     assert "your database is not restarted" in said["ok"][0]
 
 

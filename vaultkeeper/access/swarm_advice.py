@@ -50,8 +50,8 @@ def _restarts(service: Service, slots: Sequence[tuple[Mount, Sequence[Reference]
     at_once = int(config.get("Parallelism", 1)) or many
     pace = "" if many <= 1 else f", {min(at_once, many)} at a time"
     what = ", ".join(mount.base for mount, _ in slots)
-    tail = "; your database is not restarted"
-    return f"{service.name}: {many} task(s) restart once for {what} ({_order(config)}{pace}){tail}"
+    who = "1 task restarts" if many == 1 else f"{many} tasks restart"
+    return f"{service.name}: {who} once for {what} ({_order(config)}{pace}); your database is not restarted"
 
 
 def _order(config: Mapping[str, Any]) -> str:

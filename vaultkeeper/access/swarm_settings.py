@@ -96,12 +96,17 @@ class SwarmSettings(EngineSettings):
     mount: MountSettings = MountSettings()
     update_config: UpdateSettings | None = None
     keep: int = Field(default=2, ge=2, description="how many objects of it stay in the swarm")
-    order: Names = Field(default=(), description="services that are updated before the others")
+    order: Names = Field(
+        default=(), description="services that go first, one after the other: each when the one before runs on it"
+    )
 
     @model_validator(mode="after")
     def _which(self) -> SwarmSettings:
         if bool(self.services) == self.discover:
             raise ValueError("expected `services: [NAME]` or `discover: true`, one of the two")
+        strange = [name for name in self.order if self.services and name not in self.services]
+        if strange:
+            raise ValueError(f"`order` names {', '.join(strange)}, which `services` does not")
         return self
 
     def bases(self, values: Mapping[str, str]) -> dict[str, str]:
