@@ -230,10 +230,14 @@ def test_a_container_on_another_machine_needs_a_probe(shop: Shop) -> None:
 def test_another_service_whose_name_begins_alike_is_not_taken_for_this_one(shop: Shop) -> None:
     other = shop.add("application", "other", "DB_PASSWORD=theirs\n")
     other.row["appName"] = f"{shop.service.row['appName']}-two"
-    _, new = pair()
-    delivery = shop.delivery()
-    delivery.hand_over(new)
-    assert shop.confirmed(delivery, new) == Confirmed(Proof.DEMONSTRATED)
+    other.breaks_on = lambda _env: True
+    for sees in (True, False):
+        shop.member.sees_docker = sees
+        _, new = pair()
+        delivery = shop.delivery(confirm={"command": ["/bin/true"]})
+        delivery.hand_over(new)
+        shop.dokploy.state.roll(other)
+        assert shop.confirmed(delivery, new) == Confirmed(Proof.DEMONSTRATED)
 
 
 def test_a_version_still_running_is_held_even_where_the_text_has_another(shop: Shop) -> None:

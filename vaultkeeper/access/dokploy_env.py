@@ -97,8 +97,9 @@ def references(text: str) -> Iterator[tuple[str, str, str]]:
 
 def only_reference(value: str) -> tuple[str, str] | None:
     """Scope and name, where a value is one reference and nothing else."""
-    match = REFERENCE.fullmatch(value.strip(_TRIMMED))
-    return (match["scope"] or "", match["name"]) if match else None
+    stripped = value.strip(_TRIMMED)
+    match = REFERENCE.match(stripped)
+    return (match["scope"] or "", match["name"]) if match and match.end() == len(stripped) else None
 
 
 class EnvText:
