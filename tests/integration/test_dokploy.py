@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from tests.integration.delivery_kit import Delivery, version
 from tests.integration.dokploy_kit import OLD_TEXT, Shop, pair, shop, value
+from vaultkeeper.destinations.dokploy import DokployDestination
 from vaultkeeper.model.outcome import (
     Confirmed,
     Done,
@@ -290,6 +292,55 @@ def test_a_deployment_that_fails_is_a_failure_and_an_older_one_of_that_title_is_
     answer = shop.confirmed(delivery, new)
     assert isinstance(answer, Failed)
     assert "error" in answer.why
+
+
+@pytest.mark.parametrize("title", ["vaultkeeper: shop/db v2 id-2", "commit: fix a typo"])
+def test_a_deploy_of_a_git_repository_is_known_although_it_takes_the_commits_title(shop: Shop, title: str) -> None:
+    delivery = shop.delivery(apply="deploy")
+    _, new = pair()
+    delivery.hand_over(new)
+    shop.dokploy.state.jobs[0].title = title
+    assert shop.confirmed(delivery, new) == Confirmed(Proof.DEMONSTRATED)
+
+
+def test_a_database_is_deployed_and_one_that_takes_too_long_is_looked_at_instead(shop: Shop) -> None:
+    database = shop.add("postgres", "pg", "EXTRA=old\n")
+    delivery = shop.delivery({"EXTRA": "{password}"}, postgres=database.id, apply="deploy")
+    new = version(2, value())
+    delivery.prepare(new)
+    with shop.dokploy.fault("lost-reply", "postgres.deploy", times=1):
+        assert delivery.deliver(new) == Done()
+    assert shop.confirmed(delivery, new) == Confirmed(Proof.DEMONSTRATED)
+    assert shop.called("postgres.saveEnvironment") == [
+        {"postgresId": database.id, "env": f"EXTRA={new.fields['password'].text()}\n"}
+    ]
+
+
+def test_two_secrets_of_one_service_are_saved_at_once_and_go_back_each_by_itself(shop: Shop) -> None:
+    shop.service.row["env"] = "A=a1\nB=b1\n"
+    both = Delivery.of(
+        DokployDestination.open(), shop.spec({"A": "{password}"}), shop.spec({"B": "{password}"})
+    )  # fmt: skip
+    assert both.hand_over(version(2, "a2"), version(2, "b2")) == Done()
+    assert shop.env == "A=a2\nB=b2\n"
+    assert len(shop.called("application.reload")) == 1
+    assert both.deliver(version(1, "a1"), version(2, "b2")) == Done()
+    assert shop.env == "A=a1\nB=b2\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "give one of"),
+        ({"application": "a", "project": "p"}, "give one of"),
+        ({"postgres": "p"}, "must say `apply: deploy`"),
+        ({"compose": "c", "apply": "reload"}, "no `reload`"),
+        ({"project": "p", "by_reference": True}, "goes with a service"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        DokployDestination.Settings.model_validate({"url": "https://d.test", "api_key": {"env": "K"}, **settings})
 
 
 # ----------------------------------------------------------------------------------------------------- shared variables

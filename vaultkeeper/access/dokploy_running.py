@@ -21,7 +21,7 @@ AGAIN = timedelta(seconds=1)
 MONITOR_S = 5.0  # how long Swarm watches a new task where the service says nothing
 SHAKY_S = 60.0  # how long a task must run where one before it failed on the same environment
 JUST_BEFORE_S = 120.0
-_MAX_INSPECTED = 20
+_MAX_INSPECTED = 60  # containers of one service; beyond them a probe must do
 _UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 2592000, "year": 31536000}
 
 
@@ -152,13 +152,14 @@ def _tasks(server: Dokploy, holder: Holder) -> list[_Task]:
     """In Docker's order: the newest of each place first."""
     listed = server.get("docker.getServiceContainersByAppName", appName=holder.app_name, **holder.server)
     containers = {row["name"].rpartition(".")[2]: row["containerId"] for row in _containers(server, holder)}
-    found = []
-    for row in _rows(listed)[:_MAX_INSPECTED]:
+    found: list[_Task] = []
+    inspected = 0
+    for row in _rows(listed):
         container = containers.get(row["containerId"])
         telling = row["state"] == "running" or row["currentState"].startswith(("Running", "Failed", "Rejected"))
         shown: Any = None
-        if container and telling:  # what ended well tells nothing
-            shown = server.get("docker.getConfig", containerId=container, **holder.server)
+        if container and telling and inspected < _MAX_INSPECTED:  # what ended well tells nothing
+            shown, inspected = server.get("docker.getConfig", containerId=container, **holder.server), inspected + 1
         env, health = _inspected(shown)
         found.append(_Task(row["name"], row["state"] == "running", row["currentState"], container, env, health))
     return found
