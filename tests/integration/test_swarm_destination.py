@@ -12,6 +12,9 @@ import pytest
 
 from tests.servers.docker import SECOND, Engine
 from tests.servers.docker_service import Service, reference
+from vaultkeeper.access.docker import EngineSettings, engine
+from vaultkeeper.access.swarm import Swarm
+from vaultkeeper.access.swarm_objects import Logical, Memory, Objects
 from vaultkeeper.destinations.swarm import SwarmDestination
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.outcome import (
@@ -30,7 +33,7 @@ from vaultkeeper.model.outcome import (
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion
 from vaultkeeper.ports import DeliveryContext, Item, Spot
-from vaultkeeper.testing.contract.trial import SECRET, Watch, version
+from vaultkeeper.testing.contract.trial import SECRET, Credentials, Watch, version
 
 NAMESPACE = "com.docker.stack.namespace"
 
@@ -154,6 +157,18 @@ def test_a_taken_name_is_passed_by_and_one_of_ours_is_adopted(docker: Engine) ->
     assert hands.files() == {hands.base: f"{hands.base}_v7-3"}
     Hands(docker, hands.service, hands.base).carry(seven)
     assert hands.files() == {hands.base: f"{hands.base}_v7-2"}
+
+
+def test_two_processes_that_make_the_same_object_share_it(docker: Engine) -> None:
+    hands, seven = still(docker), made(7)
+    logical, content = Logical("an-installation", SECRET, hands.base), b"vk-canary-7"
+    found = []
+    for _ in range(2):
+        with engine(EngineSettings(host=docker.url), Credentials()) as opened:
+            objects = Objects(Swarm(opened, hands.ctx.deadline), Memory())
+            found.append(objects.make(logical, seven, content).id)
+    assert len(set(found)) == 1
+    assert hands.objects() == [f"{hands.base}_v7"]
 
 
 def test_an_edited_template_makes_another_object_of_the_same_version(docker: Engine) -> None:

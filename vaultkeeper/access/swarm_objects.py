@@ -151,7 +151,7 @@ class Objects:
             except Declined as error:
                 if "out of sequence" in error.said:
                     continue
-                if error.status == 400 and "only updates to Labels" in error.said:
+                if error.status == 400:  # "only updates to Labels are allowed", or one that is kept by a plugin
                     return False
                 raise
             return True

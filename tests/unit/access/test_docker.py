@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from vaultkeeper.access import docker, docker_context
+from tests.servers import tls as certificates
+from vaultkeeper.access import docker, docker_context, process
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.docker import EngineSettings
-from vaultkeeper.access.docker_answers import Declined, EngineTrouble
+from vaultkeeper.access.docker_answers import Declined, EngineTrouble, no_connection
 from vaultkeeper.errors import ConfigurationInvalid, NotFound
 from vaultkeeper.model.outcome import No, Refused, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes
@@ -44,11 +47,15 @@ def soon(seconds: float = 10) -> Deadline:
 
 
 @contextmanager
-def served(folder: Path, answer: Callable[[str], Reply | None]) -> Iterator[tuple[str, list[str]]]:
+def served(
+    at: Path | socket.socket, answer: Callable[[str], Reply | None], tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """An address and the requests that came, one per connection; None: never answered."""
-    path, asked = folder / "s", list[str]()
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
+    asked = list[str]()
+    listening = at if isinstance(at, socket.socket) else socket.socket(socket.AF_UNIX)
+    url = f"tcp://127.0.0.1:{listening.getsockname()[1]}" if isinstance(at, socket.socket) else f"unix://{at / 's'}"
+    if isinstance(at, Path):
+        listening.bind(str(at / "s"))
     listening.listen()
 
     def serve() -> None:
@@ -60,6 +67,10 @@ def served(folder: Path, answer: Callable[[str], Reply | None]) -> Iterator[tupl
             threading.Thread(target=talk, args=(connection,), daemon=True).start()
 
     def talk(connection: socket.socket) -> None:
+        try:
+            connection = tls.wrap_socket(connection, server_side=True) if tls else connection
+        except OSError:
+            return
         head = connection.makefile("rb")
         line = head.readline().decode()
         while head.readline().strip():
@@ -69,15 +80,14 @@ def served(folder: Path, answer: Callable[[str], Reply | None]) -> Iterator[tupl
         if reply is None:
             return
         status, body = reply
-        connection.sendall(
-            f"HTTP/1.1 {status} X\r\nDate: {DATE}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
+        lines = [f"HTTP/1.1 {status} X", f"Date: {DATE}", "Connection: close", f"Content-Length: {len(body)}", "", ""]
+        connection.sendall("\r\n".join(lines).encode() + body)
+        head.close()
         connection.close()
 
     threading.Thread(target=serve, daemon=True).start()
     try:
-        yield f"unix://{path}", asked
+        yield url, asked
     finally:
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
@@ -195,6 +205,66 @@ def test_clear_text_must_be_said_except_on_loopback() -> None:
     assert docker.engine(EngineSettings(host=near), Around()).endpoint.url == near
     with pytest.raises(Answered, match="clear text"):
         docker.engine(EngineSettings(), Around(host=far))
+
+
+def test_a_socket_that_is_not_ours_to_use_is_definite_and_says_what_helps() -> None:
+    trouble = no_connection("unix:///s", PermissionError(13, "Permission denied"))
+    assert isinstance(trouble.result, Refused)
+    assert trouble.result.why is No.PRIVILEGE
+    assert "group `docker`" in trouble.next
+
+
+def test_tls_trusts_the_named_authority_only(tmp_path: Path) -> None:
+    issued, other = certificates.issue(), certificates.issue()
+    for name, text in (("ca", issued.ca), ("other", other.ca), ("cert", issued.certificate), ("key", issued.key)):
+        (tmp_path / f"{name}.pem").write_text(text)
+    ours, theirs = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    for context_ in (ours, theirs):
+        context_.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    theirs.load_verify_locations(tmp_path / "ca.pem")
+    theirs.verify_mode = ssl.CERT_REQUIRED  # as `dockerd --tlsverify`
+    for server in (ours, theirs):
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        with served(listening, versioned((200, b"[]")), server) as (url, asked):
+            files = {"ca": f"{tmp_path}/ca.pem", "cert": f"{tmp_path}/cert.pem", "key": f"{tmp_path}/key.pem"}
+            said = EngineSettings.model_validate({"host": url, "tls": files})
+            with docker.engine(said, Around()) as opened:
+                assert opened.get("/services", soon()) == []
+            wrong = EngineSettings.model_validate({"host": url, "tls": {"ca": f"{tmp_path}/other.pem"}})
+            with docker.engine(wrong, Around()) as opened, pytest.raises(EngineTrouble, match="TLS"):
+                opened.get("/services", soon())
+            assert len(asked) == 2
+
+
+def test_ssh_runs_dial_stdio_over_there_and_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program `ssh` here leads to a socket of this machine, and writes down how it was called."""
+    program = tmp_path / "ssh"
+    program.write_text(SSH.format(python=sys.executable, folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setattr(process, "ENVIRONMENT", {"PATH": str(tmp_path)})
+    with served(tmp_path, versioned((200, b"[]"))) as (_, asked):
+        settings = EngineSettings(host="ssh://deploy@manager.internal:2222")
+        with docker.engine(settings, Around(ssh_auth_sock="/agent")) as opened:
+            assert opened.get("/services", soon()) == []
+    assert asked == ["GET /version", "GET /v1.99/services"]
+    called = (tmp_path / "called").read_text().splitlines()[0]
+    assert called == "-T -o BatchMode=yes -l deploy -p 2222 -- manager.internal docker system dial-stdio /agent"
+
+
+SSH = """#!{python}
+import os, socket, sys, threading
+open("{folder}/called", "a").write(" ".join([*sys.argv[1:], os.environ.get("SSH_AUTH_SOCK", "")]) + "\\n")
+there = socket.socket(socket.AF_UNIX)
+there.connect("{folder}/s")
+def back():
+    while said := there.recv(4096):
+        os.write(1, said)
+    os._exit(0)
+threading.Thread(target=back).start()
+while said := os.read(0, 4096):
+    there.sendall(said)
+"""
 
 
 # ---------------------------------------------------------------------------------------------------- which Engine
