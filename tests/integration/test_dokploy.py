@@ -101,7 +101,7 @@ def test_compose_values_are_only_those_that_compose_reads_unchanged(shop: Shop) 
 
 
 def test_where_compose_has_no_save_of_its_own_it_is_updated(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaultkeeper.testing.dokploy.procedures import POSTS
+    from vaultkeeper.testing.dokploy.calls import POSTS
 
     monkeypatch.delitem(POSTS, "compose.saveEnvironment")
     worker = shop.add("compose", "worker", "DB_PASSWORD=old\n")

@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from vaultkeeper.testing.dokploy.procedures import EMPTY, Answer, Call, answer
+from vaultkeeper.testing.dokploy import containers, keys, services
+from vaultkeeper.testing.dokploy.calls import EMPTY, Answer, Call, answer
 from vaultkeeper.testing.dokploy.state import Key, Parse, Resolve, State
 
+ANSWERED_BY = (containers, keys, services)  # importing them fills the tables
 _VERIFICATIONS_PER_CALL, _LIMIT = 2, 10
 
 
