@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -25,6 +25,7 @@ import pyrage
 from bench_parts import Bare
 from bench_stage import Stage
 from bench_turns import Line, take_turns
+from bench_vault import Vault, requests_of
 
 from vaultkeeper.model.secret import SecretBytes
 
@@ -39,22 +40,41 @@ WARM_UP = 3
 def rotation(stage: Stage, seconds: float) -> Iterator[Line]:
     """One rotation against the sum of its necessary parts; then the parts, each as its share of that sum."""
     names, [bare] = stage.adopted(1), stage.bare(1)
-    spent: dict[str, list[float]] = {name: [] for name in bare.parts}
-
-    def ours() -> None:
-        stage.rotate(names)
-
-    def parts() -> None:
-        for name, part in bare.parts.items():
-            started = time.perf_counter()
-            part()
-            spent[name].append(time.perf_counter() - started)
-
     with bare:
-        _warm(ours, parts)
-        turns = take_turns(ours, parts, rounds=60, seconds=seconds)
-    line = turns.line("one rotation / its necessary parts", at_most=1.5)
-    yield replace(line, parts={name: median(times) * 1000 for name, times in spent.items()})
+        yield _against(lambda: stage.rotate(names), bare.parts, "one rotation / its necessary parts", seconds)
+
+
+def vault(stage: Stage, seconds: float) -> Iterator[Line]:
+    """Requests of one delivery into a key-value store against those that it needs; then the time of both."""
+    with Vault(stage.folder / "vault") as server:
+        names = stage.unchecked("at_vault", server.destination())
+        stage.rotate(names)
+        sent, needed = requests_of(lambda: stage.rotate(names)), len(server.requests)
+        yield Line("vault_kv: requests / necessary requests", sent, needed, "requests", "at most", 1.5, 1)
+        parts = server.requests | server.fsyncs
+        yield _against(
+            lambda: stage.rotate(names), parts, "vault_kv: time / of its necessary parts", seconds, at_most=4
+        )
+
+
+def _against(
+    ours: Callable[[], None],
+    parts: Mapping[str, Callable[[], None]],
+    name: str,
+    seconds: float,
+    at_most: float = 1.5,
+) -> Line:
+    spent: dict[str, list[float]] = {part: [] for part in parts}
+
+    def theirs() -> None:
+        for part, act in parts.items():
+            started = time.perf_counter()
+            act()
+            spent[part].append(time.perf_counter() - started)
+
+    _warm(ours, theirs)
+    line = take_turns(ours, theirs, rounds=60, seconds=seconds).line(name, at_most=at_most)
+    return replace(line, parts={part: median(times) * 1000 for part, times in spent.items()})
 
 
 def throughput(stage: Stage, seconds: float) -> Iterator[Line]:
@@ -136,6 +156,7 @@ def shared(stage: Stage, seconds: float, services: int = 20) -> Iterator[Line]:
 
 BENCHMARKS: dict[str, Callable[[Stage, float], Iterator[Line]]] = {
     "rotation": rotation,
+    "vault": vault,
     "throughput": throughput,
     "envelope": envelope,
     "parallel": parallel,

@@ -37,7 +37,7 @@ class Stage:
     """Everything real: store, envelope, audit log, back ends, server. `folder` is empty and everybody may enter it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._accounts = 0
         self._policies: dict[str, RotationPolicy] = {}
         self._password = secrets.token_urlsafe(18)
@@ -74,11 +74,22 @@ class Stage:
         """As many bare loops, each with an account and a folder of its own."""
         address, admin = (Cluster.host, self.cluster.port), (Cluster.superuser, self._password)
         accounts = self._new_accounts(count)
-        return [Bare(address, admin, account, self._folder / f"bare-{account[0]}") for account in accounts]
+        return [Bare(address, admin, account, self.folder / f"bare-{account[0]}") for account in accounts]
 
     def deliver_to(self, name: str, destination: DestinationSpec) -> None:
         """Change where a secret is delivered."""
         self._policies[name] = replace(self._policies[name], destinations=(destination,))
+
+    def unchecked(self, name: str, destination: DestinationSpec) -> list[str]:
+        """A new secret that nobody checks, delivered there."""
+        self._policies[name] = RotationPolicy(
+            name,
+            Place("bench"),
+            generator=GeneratorSpec("token"),
+            destinations=(destination,),
+            min_interval=AT_ONCE,
+        )
+        return [name]
 
     def rotate(self, names: Sequence[str], parallel: int = 1) -> None:
         """Raises RuntimeError where one of them did not end well."""
@@ -109,7 +120,7 @@ class Stage:
             "user": name,
             "admin": {"username": Cluster.superuser, "password": {"file": str(self._admin_file)}},
         }
-        path = {"path": str(self._folder / f"{name}.txt"), "mode": "0600"}
+        path = {"path": str(self.folder / f"{name}.txt"), "mode": "0600"}
         return RotationPolicy(
             name,
             Place("bench"),

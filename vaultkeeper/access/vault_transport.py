@@ -29,7 +29,9 @@ class Transport(Adapter):  # type: ignore[misc]  # hvac ships no types
         super().__init__(base_uri=settings.url, token="", namespace=settings.namespace, session=_Unused())
         self._channel = http.Channel(plain_ok=settings.tls == "off", ca_file=settings.ca)
         self.deadline = Deadline(0.0)
-        self.requests = 0  #: sent so far
+        self.seen: dict[
+            tuple[str, str], tuple[float, object]
+        ] = {}  #: what was read last, and when; see `vault_kv.recent`
 
     def request(
         self,
@@ -53,7 +55,6 @@ class Transport(Adapter):  # type: ignore[misc]  # hvac ships no types
         query = urlencode(given.get("params") or {})
         address = self.base_uri + url + (f"?{query}" if query else "")
         where = f"{host_of(self.base_uri)}{url}"
-        self.requests += 1
         try:
             reply = self._channel.call(
                 method.upper(), address, self.deadline, headers=sent, content=content, limit_bytes=LIMIT_BYTES

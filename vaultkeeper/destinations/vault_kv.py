@@ -142,8 +142,10 @@ class VaultKvDestination:
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         settings = _settings(items[0].spec)
         try:
+            stored = _ask(items, ctx, lambda at: vault_kv.recent(at, settings))  # as `prepare` saw it
             for _ in range(TRIES):
-                stored = _look(items, ctx)
+                if _edited(stored, items) == stored.keys:
+                    stored = _look(items, ctx)
                 _alone(stored, items)
                 wanted = _edited(stored, items)
                 if wanted == stored.keys:
@@ -151,7 +153,8 @@ class VaultKvDestination:
                 try:
                     version = _ask(items, ctx, partial(vault_kv.write, where=settings, keys=wanted, cas=stored.version))
                 except CasMismatch:
-                    if _look(items, ctx).version == stored.version:
+                    before, stored = stored, _look(items, ctx)
+                    if stored.version == before.version:
                         return NotYet(f"{settings.path}: a standby lags behind the active node", LAG)
                     continue
                 return self._tag(Stored(version, wanted, stored.notes), items, ctx)
@@ -184,7 +187,8 @@ class VaultKvDestination:
 
     def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
         try:
-            if slots.carries(item, _name(item), version, _look([item], ctx).carries(item.slot)):
+            stored = _ask([item], ctx, lambda at: vault_kv.recent(at, _settings(item.spec)))  # as `confirm` saw it
+            if slots.carries(item, _name(item), version, stored.carries(item.slot)):
                 return Holds.RUNNING
             return Holds.ROLLBACK_PATH if self._old(version, item, ctx) else Holds.NOTHING
         except Answered as error:
