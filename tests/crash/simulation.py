@@ -26,7 +26,7 @@ from vaultkeeper.engine.rotate import Report, resume, rotate, run_due
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Options, Purpose
-from vaultkeeper.model.secret import Fields, SecretBytes
+from vaultkeeper.model.secret import Fields, SecretBytes, StagingLabel
 from vaultkeeper.ports import Envelope, Pause, Store
 from vaultkeeper.testing.clock import FakeClock
 from vaultkeeper.testing.faults import SimulatedKill
@@ -276,10 +276,16 @@ class Run:
             self.adopted(name, given)
 
     def adopted(self, name: str, given: Fields) -> None:
-        """A person's own value is proven before it is stored: it came from outside."""
+        """A person's own value is proven before it is stored: it came from outside.
+
+        Adopting delivers nothing, so until somebody does consumers may hold another version that works.
+        """
+        before = self.store.inner.labels(name).get(StagingLabel.CURRENT)
         self.judge.adopting = True
         self.command(f"adopt {name}", lambda p: adopt(name, given, p))
         self.judge.adopting = False
+        if before not in (None, self.store.inner.labels(name).get(StagingLabel.CURRENT)):
+            self.judge.harm[name].add("adopted")
 
     def truth(self, name: str) -> Fields | None:
         target = self.policies[name].target

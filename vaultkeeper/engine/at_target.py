@@ -64,7 +64,7 @@ def set_(work: Work) -> Change:
         if not isinstance(closed, Done):
             return judge.judge_result(work.rotation, closed, parts.clock.now())
     dead = {v.number: VersionChange(acceptance=Acceptance.REFUSED) for v in left}
-    return judge.judge_result(work.rotation, Done(), parts.clock.now(), dead)
+    return judge.judge_result(work.rotation, Done(), parts.clock.now(), dead or None)
 
 
 def _set_at(work: Work, target: Target, accept: list[SecretVersion], refuse: list[SecretVersion]) -> Result:

@@ -19,8 +19,10 @@ from vaultkeeper.ports import Change, VersionChange
 def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, superseded: Rotation | None = None) -> Work:
     """Journal a new rotation with its phases. The caller holds the secret."""
     rotation = new_rotation(name, parts, purpose, options)
-    if options.replace and superseded is None:
+    if superseded is None and options.replace:
         superseded = _replaced(name, parts)
+    if superseded is None and purpose is Purpose.EMERGENCY:
+        superseded = _overtaken(name, parts)
     leaked = rotation.from_version if purpose is Purpose.EMERGENCY else None
     facts = None if leaked is None else {leaked: VersionChange(compromised=True)}
     opened = parts.store.open_rotation(rotation, Change(rotation=superseded, facts=facts))
@@ -39,6 +41,14 @@ def _replaced(name: str, parts: Parts) -> Rotation | None:
         return None
     taken = parts.store.take(newest.id)
     return moves.replaced(taken, parts.clock.now())
+
+
+def _overtaken(name: str, parts: Parts) -> Rotation | None:
+    """A leak waits for no retirement of the version before: what that one left, the emergency releases and refuses."""
+    newest = next(iter(parts.store.rotations(name, limit=1)), None)
+    if newest is None or not newest.open or not newest.finished:
+        return None
+    return moves.superseded(parts.store.take(newest.id), parts.clock.now()).rotation
 
 
 def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) -> Rotation:

@@ -175,7 +175,8 @@ def rotate(
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
     if purpose is Purpose.EMERGENCY:
-        resume([n for n in wanted if newest_open(n, parts)], parts, wait=wait, hasten=True)
+        # What cannot end now, the emergency takes the place of: the leaked value is in use as long as it waits.
+        resume([n for n in wanted if newest_open(n, parts)], parts, wait=timedelta(0), hasten=True)
     openers: dict[str, Callable[[], Work]] = {
         name: partial(open_work, name, parts, purpose, options) for name in wanted
     }

@@ -138,9 +138,12 @@ class Work:
         return [version for end in ends if (version := self.version(end)) is not None]
 
     def leftovers(self) -> list[SecretVersion]:
-        """Earlier versions that nobody retired: a rollback superseded their rotation, and was not finished itself."""
+        """Earlier versions that nobody retired: something else took the place of their rotation.
+
+        Also a candidate of which this store does not know: after a restored backup it may have been set since.
+        """
         ends = {self.rotation.from_version, self.rotation.to_version}
-        left = (r for r in self.book.records().values() if r.acceptance is Acceptance.ACCEPTED and r.sealed is not None)
+        left = (r for r in self.book.records().values() if r.acceptance is not Acceptance.REFUSED and r.sealed)
         return [self.book.version(record.number) for record in left if record.number not in ends]
 
     def binding(self) -> Binding:

@@ -239,7 +239,7 @@ class Engine:
         if previous is not None and self._can_go_back_to(at.durable, previous):
             opened = self._opened(at.durable, Purpose.ROLLBACK)
             yield Edge(Kind.CHOICE, "rollback after finish", at._replace(durable=opened, live=opened, round=1))
-        if current is not None and not rotation.open and rotation.purpose is Purpose.ROTATE:
+        if current is not None and rotation.purpose is Purpose.ROTATE:  # an open one is past its finish: overtaken
             leaked = VersionChange(compromised=True)
             opened = self._opened(with_change(at.durable, Change(facts={current: leaked})), Purpose.EMERGENCY)
             yield Edge(Kind.CHOICE, "rotate --emergency", at._replace(durable=opened, live=opened, round=1))

@@ -279,6 +279,10 @@ def _judge_target(
     persons_task = case.strategy is Strategy.MANUAL and rotation.state is State.ROLLED_BACK
     if other in world.accepted and other != value and not persons_task:
         yield f"{rotation.state.value}: the target still accepts v{left}"
+    unretired = [n for n, fact in at.durable.facts if fact.acceptance != "refused" and n not in {kept, left}]
+    strays = [n for n in unretired if at.durable.value(n) in world.accepted - {value, other}]
+    if forward_only(rotation) and strays and case.strategy is not Strategy.MANUAL:
+        yield f"done: the target still accepts {strays}, which another rotation left"
     if rotation.state is State.ROLLED_BACK and left and dict(at.durable.facts)[left].acceptance != "refused":
         yield f"rolled_back: v{left} was discarded and is not recorded as refused"
     verified = [number for number, fact in at.durable.facts if fact.verified]
@@ -287,6 +291,10 @@ def _judge_target(
     acceptance = dict(at.durable.facts).get(kept or -1)
     if acceptance is not None and acceptance.acceptance == Acceptance.REFUSED.value:
         yield f"{rotation.state.value}: v{kept} is in use and recorded as refused"
+
+
+def forward_only(rotation: Rotation) -> bool:
+    return rotation.state is State.DONE and rotation.purpose in {Purpose.ROTATE, Purpose.EMERGENCY}
 
 
 def search(case: Case, *, stop_at_first: bool = False) -> Found:

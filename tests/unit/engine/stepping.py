@@ -16,7 +16,7 @@ from vaultkeeper.engine.judge import Proved, Seen, Tested
 from vaultkeeper.model.outcome import Confirmed, Done, Failed, Login, No, NotYet, Proof, Refused, Result, Unknown, Usage
 from vaultkeeper.model.rotation import Audience, Cause, End, Phase, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel, Strategy
-from vaultkeeper.ports import Change
+from vaultkeeper.ports import Change, VersionChange
 
 
 class Stepping(Engine):
@@ -204,7 +204,10 @@ class Stepping(Engine):
     def _set(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
         begun = self.begun(at)
         accept, refuse = self._values(at, rotation, phase.carry), self._values(at, rotation, phase.refuse)
-        event = f"{phase.step.value} {accept} refuse {refuse}"
+        left = self._leftovers(at, rotation) if phase.step is Step.RETIRE else {}
+        refuse += [value for value in left.values() if value not in accept]
+        dead = {number: VersionChange(acceptance=Acceptance.REFUSED) for number, v in left.items() if v not in accept}
+        event = f"{phase.step.value} {accept} refuse {refuse}" + (f", left {sorted(dead)}" if dead else "")
         if self.case.strategy is Strategy.MINTED and not set(accept) <= at.world.accepted:
             gone = Refused(No.UNSUPPORTED, "a deleted token cannot be made again")
             refused = self.judged(begun, (event, "gone"), lambda r: judge.judge_result(r, gone, T0))
@@ -214,7 +217,15 @@ class Stepping(Engine):
         if rotation.number(End.TO) in refuse:
             accepted -= {ORPHAN}  # deleted by its name
         world = at.world._replace(accepted=accepted, restored=False)
-        yield from self._outward(begun, event, world, lambda r, a: judge.judge_result(r, a, T0))
+        yield from self._outward(begun, event, world, lambda r, a: judge.judge_result(r, a, T0, dead or None))
+
+    def _leftovers(self, at: Point, rotation: Rotation) -> dict[int, int]:
+        """Earlier versions that nobody retired, with their values: something else took the place of their rotation."""
+        live = at.live
+        assert live is not None
+        ends = {rotation.from_version, rotation.to_version}
+        kept = [n for n, fact in live.facts if fact.acceptance != Acceptance.REFUSED.value and n not in ends]
+        return {number: value for number in kept if (value := live.value(number)) is not None}
 
     def _after_set(self, accepted: frozenset[int], accept: list[int], refuse: list[int]) -> frozenset[int]:
         if self.case.strategy is Strategy.SINGLE:

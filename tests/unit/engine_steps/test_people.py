@@ -259,6 +259,24 @@ def test_invariant_12_a_restored_store_is_found_stale_at_the_place_that_its_targ
     assert bench.world.accepts("db_new", bench.version("s", bench.current("s") or 0))
 
 
+def test_a_candidate_that_a_restored_store_does_not_know_to_be_set_is_retired_with_the_next_rotation() -> None:
+    bench = bench_of("overlap", "stale-candidate")
+    bench.faults.script = [Fault("db_s.set", Goes.THROTTLED, call=bench.calls("db_s.set") + 1)]
+    bench.rotate("s", wait=NOW)
+    backup = bench.memory.snapshot()
+    bench.clock.advance(HOUR)
+    bench.resume(wait=NOW)
+    assert bench.accepted("s") == {1, 2}
+    bench.done("s", purpose=Purpose.EMERGENCY)
+    bench.memory.restore(backup)
+    assert [report.state for report in bench.resume()] == ["parked"]
+    accounts = {"app": [bench.version("s", number).fields["password"].reveal() for number in (1, 2)]}
+    bench.world.state["db_s"]["accounts"] = accounts
+    apply("s", "trust-store", bench.parts())
+    bench.done("s")
+    assert bench.accepted("s") == {bench.current("s")}
+
+
 def test_a_restored_target_is_set_again_or_followed() -> None:
     for key in ("set-current", "take-previous"):
         bench = Bench(f"restored-{key}")
@@ -319,6 +337,38 @@ def test_an_emergency_ends_an_open_grace_at_once() -> None:
     (report,) = bench.emergency("s", wait=NOW)
     assert report.state == "done"
     assert bench.accepted("s") == {3}
+
+
+@pytest.mark.parametrize("stuck", ["f.release", "db_s.set"])
+@pytest.mark.parametrize("no", [Goes.REFUSED, Goes.UNREACHABLE])
+def test_an_emergency_takes_the_place_of_a_rotation_that_cannot_end(stuck: str, no: Goes) -> None:
+    """The leaked value is the one in use: it must not wait for the retirement of the one before it."""
+    bench = bench_of("overlap", f"overtakes-{stuck}-{no.value}")
+    bench.rotate("s", wait=NOW)
+    bench.clock.advance(2 * GRACE)
+    calls = bench.calls(stuck)
+    bench.faults.script = [Fault(stuck, no, call=calls + tries) for tries in (1, 2)]
+    bench.resume(wait=NOW)
+    before = bench.newest("s")
+    assert before.open
+    assert before.finished
+    (report,) = bench.emergency("s", wait=NOW)
+    assert report.state == "done"
+    assert report.rotation is not None
+    assert (report.rotation.from_version, report.rotation.to_version) == (2, 3)
+    assert bench.store.rotation(before.id).superseded
+    assert bench.record("s", 2).compromised
+    assert bench.accepted("s") == {3}
+    assert {key.rpartition("|")[2] for key in bench.world.state["f"]["objects"]} == {bench.record("s", 3).id}
+
+
+def test_an_emergency_does_not_take_the_place_of_a_rotation_whose_new_value_is_not_in_use_yet() -> None:
+    bench = bench_of("overlap", "overtakes-not")
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, call=bench.calls("f.confirm") + 1)]
+    bench.rotate("s", wait=NOW)
+    (report,) = bench.emergency("s", wait=NOW)
+    assert report.exit_code == 7
+    assert [r.state for r in bench.resume("s")] == ["done"]
 
 
 def test_an_emergency_overrides_min_interval_and_pause() -> None:
