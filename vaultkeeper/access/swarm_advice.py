@@ -25,10 +25,15 @@ def refusal(service: Service) -> Finding | None:
     if swarm_spec.is_job(service.spec):
         text = f"{name} is a job: each update runs it once more"
         return Finding("refuse", text, "leave it out; deploy it again with the new object's name (vaultkeeper env)")
-    if service.update_state in ("paused", "rollback_paused"):
+    if paused(service):
         text = f"the last update of {name} is paused: {service.update_said}"
         return Finding("refuse", text, f"docker service rollback {name}   or   docker service update {name}")
     return None
+
+
+def paused(service: Service) -> bool:
+    """A rollout stopped half-way: some tasks are old, some new, and any update makes the Engine go on."""
+    return service.update_state in ("paused", "rollback_paused")
 
 
 def findings(service: Service, slots: Sequence[tuple[Mount, Sequence[Reference]]], tasks: int) -> list[Finding]:

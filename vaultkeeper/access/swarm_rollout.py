@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vaultkeeper.access import swarm_spec
+from vaultkeeper.access import swarm_advice, swarm_spec
 from vaultkeeper.access.swarm import Service
 from vaultkeeper.access.swarm_spec import Wanted, task_secrets
 from vaultkeeper.access.swarm_tasks import Rollout, Task, alive, changed_at, error, state
@@ -18,7 +18,6 @@ LastWords = Callable[[Sequence[Task]], str]
 
 _SOONEST, _LATEST = timedelta(seconds=0.5), timedelta(seconds=5)
 _STUCK = timedelta(seconds=5)  # a task that is not up by then has something to tell
-_PAUSED = frozenset({"paused", "rollback_paused"})
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ def judge(case: Case, last_words: LastWords) -> Confirmation:
     if not all(each.met(service.spec) for each in case.wanted):
         return Failed(service.name, _reverted(case, last_words))
     rollout = case.rollout(service.started_at)
-    failures = rollout.failed()
-    if (failures and not case.going_back) or service.update_state in _PAUSED:
-        said = [service.update_said] if service.update_state in _PAUSED else []
+    failures, paused = rollout.failed(), swarm_advice.paused(service)
+    if (failures and not case.going_back) or paused:
+        said = [service.update_said] if paused else []
         return Failed(service.name, _told([*said, *_words(failures or rollout.pending(), last_words)]))
     if service.moving or rollout.stale or len(rollout.running) < rollout.desired:
         return _still_moving(case, rollout, last_words)

@@ -53,6 +53,7 @@ from vaultkeeper.ports import DeliveryContext, Item, Spot
 MOST_MOVING = 10  # services with secrets of ours that one Engine rolls out at once
 MOST_CONFLICTS = 8
 _SOON = timedelta(seconds=1)
+_LATER = timedelta(minutes=1)
 
 
 class SwarmDestination:
@@ -298,6 +299,8 @@ class SwarmDestination:
             return None
         if service.moving:
             return NotYet(f"{service.name} is being updated", _SOON)
+        if swarm_advice.paused(service):  # even an unchanged update would go on with what was paused
+            return NotYet(f"the last update of {service.name} is paused; go on with it or roll it back", _LATER)
         seats.swarm.update(service, service.spec if restored is None else restored)
         return None
 
