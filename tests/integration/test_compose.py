@@ -29,6 +29,7 @@ from vaultkeeper.registry import Registry
 OLD, NEW = version(1, "old-canary"), version(2, "new-canary")
 ECHOES = 'trap "echo told; cat /run/secrets/db; echo" HUP; echo up; while :; do sleep 0.1; done'
 AROUND = FileCredentials(docker="")  # the environment says nothing of Docker
+PROVEN = Proof.DEMONSTRATED
 NONE = timedelta(0)
 
 
@@ -188,6 +189,33 @@ def test_two_files_of_one_project_cost_one_restart(project: Project) -> None:
     assert settled(delivery, NEW) == Confirmed(Proof.DEMONSTRATED)
     assert project.engine.read(web, "/run/secrets/token") == project.reads(web) == b"new-canary"
     assert log(project, web).count(b"began") == 2
+
+
+def test_neighbours_that_are_not_handed_over_are_neither_told_nor_waited_for(project: Project) -> None:
+    web, sick = (
+        project.container("web"),
+        project.container("sick", Healthcheck={**HEALTHCHECK, "Test": ["CMD", "false"]}),
+    )
+    (project.secrets / "theirs").write_bytes(b"old-canary")  # after their reader was started
+    one = project.delivery("web").specs[0]
+    two = replace(one, settings={**one.settings, "path": str(project.secrets / "theirs"), "services": ["sick"]})
+    delivery = Delivery.of(ComposeDestination(), one, two, credentials=AROUND)
+    delivery.prepare(NEW, OLD)
+    before = project.started(sick)
+    ctx = replace(delivery.ctx, epochs={"shop/db": 1})
+    ours, theirs = delivery.items(NEW, OLD)
+    items = [ours, replace(theirs, secret="shop/theirs", receipt=None)]
+    assert delivery.destination.deliver(delivery.group, items, ctx) == Done()
+    project.engine.wait_for("it is sick", lambda: project.inspect(sick)["State"]["Health"]["Status"] == "unhealthy")
+    project.engine.wait_for(
+        "ours is confirmed", lambda: delivery.destination.confirm(delivery.group, items, ctx) == Confirmed(PROVEN)
+    )
+    assert project.reads(web) == b"new-canary"
+    assert project.started(sick) == before
+    (project.secrets / "theirs").write_bytes(b"somebody's")
+    assert delivery.destination.deliver(delivery.group, items, ctx) == Done()
+    assert project.engine.read(sick, "/run/secrets/theirs") == b"old-canary"
+    assert project.started(sick) > before
 
 
 def test_a_restart_attaches_no_network_that_was_taken_away(project: Project) -> None:

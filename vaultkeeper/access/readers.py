@@ -7,7 +7,7 @@ is restarted twice. Containers that do not run are left alone, unless they ran b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -182,3 +182,15 @@ def ran_before(item: Item) -> frozenset[str]:
     receipt = receipt_of(item)
     ran = receipt.public.get("ran") if receipt else None
     return frozenset(map(str, ran)) if isinstance(ran, list | tuple) else frozenset()
+
+
+def recreate(
+    told: Sequence[Readers], environment: Mapping[str, str], deadline: Deadline, secrets: Sequence[bytes]
+) -> None:
+    """One call per project: whole services, because the program knows no less. Raises Answered."""
+    again = [readers for readers in told if readers.how == "recreate"]
+    services = {(c.project, c.service) for readers in again for c in readers.due()}
+    for project in {project: None for project, _ in services}:
+        whole = {c.id: c for r in again for c in r.wanted if (c.project, c.service) in services}
+        own = [container for container in whole.values() if container.project == project]
+        compose.recreate(own, environment, deadline, secrets)

@@ -27,7 +27,7 @@ from vaultkeeper.access import compose, docker, dotenv, files, project_files, sl
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.docker import Engine, EngineSettings
 from vaultkeeper.access.project_files import slot_of
-from vaultkeeper.access.readers import AGAIN, How, Readers, ran_before
+from vaultkeeper.access.readers import AGAIN, How, Readers, ran_before, recreate
 from vaultkeeper.access.settings import PolicyPath, Shape, Written
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import (
@@ -173,21 +173,27 @@ class ComposeDestination:
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """Write every file, then tell everybody who was not started since; a repeat goes on where it was cut off."""
+        concerned = _driven(items, ctx)
         for file in _split(items):
+            for item, inner in file.pairs:  # put right on the way: a neighbour's value that somebody had changed
+                if item not in concerned and not isinstance(file.kind.confirm(group, [inner], ctx), Confirmed):
+                    concerned.append(item)
             written = file.kind.deliver(group, file.inner, ctx)
             if not isinstance(written, Done):
                 return written
         try:
-            return self._tell(items, ctx)
+            return self._tell(concerned, items, ctx)
         except Answered as error:  # never Refused: the files are written
             return error.result if isinstance(error.result, NotYet) else error.unknown
 
-    def _tell(self, items: Sequence[Item], ctx: DeliveryContext) -> Result:
+    def _tell(self, concerned: Sequence[Item], items: Sequence[Item], ctx: DeliveryContext) -> Result:
         with _engine(items, ctx) as engine:
-            told = list(_told(items, engine, ctx, absent_too=True).values())
+            told = list(_told(concerned, engine, ctx, absent_too=True).values())
             if any(readers.how == "recreate" and readers.due() for readers in told):
-                _recreate(told, engine, items, ctx)
-                told = list(_told(items, engine, ctx, absent_too=True).values())  # who was replaced needs no restart
+                recreate(told, engine.environment, ctx.deadline, slots.values(items))
+                told = list(
+                    _told(concerned, engine, ctx, absent_too=True).values()
+                )  # who was replaced needs no restart
             restarted: set[str] = set()
             for readers in told:
                 for container in readers.due():
@@ -207,7 +213,7 @@ class ComposeDestination:
                 return written
         try:
             with _engine(items, ctx) as engine:
-                told = list(_told(items, engine, ctx).values())
+                told = list(_told(_driven(items, ctx), engine, ctx).values())
                 waiting: list[NotYet] = []
                 for readers in told:
                     for container in readers.wanted:
@@ -241,6 +247,11 @@ def _engine(items: Sequence[Item], ctx: DeliveryContext) -> Engine:
     return docker.engine(_settings(items[0].spec), ctx.credentials)
 
 
+def _driven(items: Sequence[Item], ctx: DeliveryContext) -> list[Item]:
+    """Those of secrets that are handed over now: whoever reads only others is neither told nor waited for."""
+    return [item for item in items if not ctx.epochs or item.secret in ctx.epochs]
+
+
 def _told(
     items: Sequence[Item], engine: Engine, ctx: DeliveryContext, *, absent_too: bool = False
 ) -> dict[str, Readers]:
@@ -267,16 +278,6 @@ def _told(
             ran=frozenset().union(*ran),
         )
     return found
-
-
-def _recreate(told: Sequence[Readers], engine: Engine, items: Sequence[Item], ctx: DeliveryContext) -> None:
-    """One call per project: whole services, because the program knows no less. Raises Answered."""
-    again = [readers for readers in told if readers.how == "recreate"]
-    services = {(c.project, c.service) for readers in again for c in readers.due()}
-    for project in {project: None for project, _ in services}:
-        whole = {c.id: c for r in again for c in r.wanted if (c.project, c.service) in services}
-        own = [container for container in whole.values() if container.project == project]
-        compose.recreate(own, engine.environment, ctx.deadline, slots.values(items))
 
 
 def _destination(item: Item) -> str:
