@@ -378,6 +378,16 @@ def test_one_of_them_that_cannot_run_on_it_fails_for_all(shop: Shop) -> None:
     assert answer.consumer == "application web"
 
 
+def test_a_right_that_is_missing_for_one_of_them_puts_the_others_back(shop: Shop) -> None:
+    delivery = shared(shop)
+    api = next(s for s in shop.dokploy.state.services.values() if s.row["name"] == "api")
+    shop.member.not_deployed.add(api.id)
+    answer = delivery.hand_over(version(2, value()))
+    assert isinstance(answer, Refused)
+    assert shop.project["env"] == "SHARED='p one'\n"
+    assert shop.running["PASSWORD"] == "p one"
+
+
 def test_a_variable_that_only_refers_is_not_overwritten_and_the_right_one_is_named(shop: Shop) -> None:
     shop.service.row["env"] = "DB_PASSWORD=' ${{project.SHARED}} '\nB=${{environment.STAGE}}\nC=${{B}}\n"
     delivery = shop.delivery()
@@ -415,6 +425,24 @@ def test_by_reference_the_text_stays_and_containers_must_have_the_vaults_new_val
     assert delivery.observe(new, old) == {"DB_PASSWORD": Held(2)}
     assert shop.env == text
     assert shop.called("application.saveEnvironment") == []
+
+
+def test_by_reference_too_a_crash_is_seen_without_the_right_and_the_way_back_is_confirmed(shop: Shop) -> None:
+    shop.service.row["env"] = "DB_PASSWORD='${{vault.bao.shop/db:password}}'\n"
+    vault, where = shop.dokploy.state.vault, ("bao", "shop/db:password")
+    old, new = pair()
+    vault[where] = "old one"
+    shop.member.sees_docker = False
+    shop.service.breaks_on = lambda env: env.get("DB_PASSWORD") == new.fields["password"].text()
+    delivery = shop.delivery(by_reference=True, confirm={"command": ["/bin/true"]})
+    delivery.prepare(new)
+    vault[where] = new.fields["password"].text()
+    assert delivery.deliver(new) == Done()
+    shop.dokploy.state.advance(8)
+    assert isinstance(shop.confirmed(delivery, new), Failed)
+    vault[where] = "old one"
+    assert delivery.deliver(old) == Done()
+    assert shop.confirmed(delivery, old) == Confirmed(Proof.DEMONSTRATED)
 
 
 def test_by_reference_a_value_that_dokploy_would_cut_is_refused(shop: Shop) -> None:

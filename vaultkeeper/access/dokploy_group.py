@@ -127,9 +127,9 @@ class Group:
 
     @property
     def forward(self) -> bool:
-        """Not a way back to what a receipt holds."""
-        receipts = [(slots.receipt_of(item), item) for item in self.items]
-        return any(r is None or (item.primary is not None and not was(r, item)) for r, item in receipts)
+        """Is a version handed over that was prepared, and not the one before it put back?"""
+        receipts = [(slots.receipt_of(item), item.primary) for item in self.items]
+        return any(r is None or (v is not None and r.public.get("to") == v.number) for r, v in receipts)
 
 
 @contextmanager
@@ -219,8 +219,8 @@ def read_back(here: Group) -> Group:
     return Group(here.settings, here.spec, here.server, holder, text, here.items)
 
 
-def apply_to(here: Group, service: Holder, put_back: str | None) -> None:
-    """Raises Answered. `put_back`: the text to return to where Dokploy certainly refuses to apply.
+def apply_to(here: Group, service: Holder, put_back: str | None, earlier: Sequence[Holder] = ()) -> None:
+    """Raises Answered. Where Dokploy certainly refuses, the text `put_back` returns, for those applied `earlier` too.
 
     A failed reload (500) is judged by confirm, from the status that it leaves: it may have changed the service.
     """
@@ -232,9 +232,19 @@ def apply_to(here: Group, service: Holder, put_back: str | None) -> None:
             if service.kind in DATABASES or (how == "reload" and read(here.server, service.kind, service.id).failed):
                 return
             raise
-        if put_back is None:
-            raise
-        save(here.server, here.holder, put_back)
-        if read(here.server, here.holder.kind, here.holder.id).env != put_back:
-            raise unknown(f"{error.what}; its variables could not be put back") from None
+        if put_back is not None:
+            _put_back(here, put_back, earlier, error)
         raise
+
+
+def _put_back(here: Group, env: str, applied: Sequence[Holder], why: DokployError) -> None:
+    """As if nothing had been delivered. Raises Answered with Unknown where that is not certain."""
+    try:
+        save(here.server, here.holder, env)
+        certain = read(here.server, here.holder.kind, here.holder.id).env == env
+        for service in applied:
+            apply(here.server, service, here.how(service), f"{here.title} (put back)"[:200])
+    except DokployError:
+        certain = False
+    if not certain:
+        raise unknown(f"{why.what}; the variables could not be put back") from None

@@ -109,13 +109,16 @@ class DokployDestination:
                 may_hold(here)
                 before = here.holder.env.encode(errors="surrogatepass")
                 pins = {s.id: newest(here, s) for s in here.services if here.how(s) in ("redeploy", "deploy")}
-                receipt = slots.receipt(before, id=here.holder.id, newest=pins)
+                numbers = {item.slot: item.primary.number if item.primary else 0 for item in items}
+                made = {
+                    slot: slots.receipt(before, id=here.holder.id, newest=pins, to=n) for slot, n in numbers.items()
+                }
                 edit(here)
                 if here.holder.kind not in SHARED:
                     resolve(here.text.text, here.holder.project_env, here.holder.environment_env)
         except Answered as error:
             return error.result
-        return Prepared({item.slot: slots.receipt_of(item) or receipt for item in items})
+        return Prepared({item.slot: slots.receipt_of(item) or made[item.slot] for item in items})
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """Save, read back, apply. An unchanged text is applied again only where its services do not run on it."""
@@ -129,7 +132,7 @@ class DokployDestination:
                 saved = read_back(here) if changed else here
                 for number, service in enumerate(saved.services):
                     if changed or not applied(saved, service):
-                        apply_to(saved, service, before if changed and number == 0 else None)
+                        apply_to(saved, service, before if changed else None, saved.services[:number])
         except Answered as error:
             return error.result
         return Done()

@@ -19,7 +19,7 @@ from vaultkeeper.testing.dokploy.calls import (
     service_of,
     shared,
 )
-from vaultkeeper.testing.dokploy.state import LIST_OF, SERVICES, Row
+from vaultkeeper.testing.dokploy.state import LIST_OF, SERVICES, Row, Service
 
 DATABASES = SERVICES[2:]
 
@@ -109,9 +109,13 @@ def _save(kind: str, fields: tuple[str, ...]) -> Procedure:
     return save
 
 
+def _may_deploy(call: Call, service: Service) -> bool:
+    return call.user.may_deploy and service.id not in call.user.not_deployed
+
+
 def _reload(call: Call) -> Any:
     service = service_of(call, "application")
-    needs(call, allowed=call.user.may_deploy, resource="deployment")
+    needs(call, allowed=_may_deploy(call, service), resource="deployment")
     try:
         call.state.roll(service)
     except ValueError:
@@ -126,7 +130,7 @@ def _queued(kind: str, verb: str) -> Procedure:
 
     def queue(call: Call) -> Any:
         service = service_of(call, kind)
-        needs(call, allowed=call.user.may_deploy, resource="deployment")
+        needs(call, allowed=_may_deploy(call, service), resource="deployment")
         call.state.enqueue(service, str(call.given.get("title", "Rebuild deployment")))
         return {"success": True, "message": said, "composeId": service.id} if kind == "compose" else EMPTY
 

@@ -52,6 +52,7 @@ class User:
     sees_docker: bool = False
     may_create: bool = False
     may_deploy: bool = True
+    not_deployed: set[str] = field(default_factory=set)  #: services that are listed, and not deployed by this user
 
 
 @dataclass
