@@ -19,7 +19,7 @@ def test_invariant_02_five_rotations_in_a_row_refuse_no_consumer_and_leave_no_he
     docker: Engine, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     place = stack(tmp_path, docker, postgres)
-    member = one(place, services=("api", "worker"), replicas=3, update={"Parallelism": 2}, environment={"EVERY": "0.3"})
+    member = one(place, services=("api", "worker"), replicas=3, update={"Parallelism": 3}, environment={"EVERY": "0.3"})
     place.policy(member, destination={"keep": KEPT})
     worked: set[str] = set()
     for _ in range(ROTATIONS):

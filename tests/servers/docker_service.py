@@ -71,9 +71,21 @@ class Service:
         return {self.engine.read(container, f"/run/secrets/{file}") for container in self.containers()}
 
     def logs(self) -> list[str]:
-        """Lines of all its tasks, in no order between tasks."""
-        path = f"/services/{self.id}/logs"
-        return frames(self.engine.api("GET", path, stdout=True, stderr=True) or b"").decode().splitlines()
+        """Lines of all its containers that are still there, in no order between them.
+
+        Asked of the containers: `/services/ID/logs` may hang while a task is on its way out.
+        """
+        mine = {"label": [f"com.docker.swarm.service.id={self.id}"]}
+        lines: list[str] = []
+        for container in self.engine.api("GET", "/containers/json", filters=mine, all=True):
+            try:
+                said = self.engine.api("GET", f"/containers/{container['Id']}/logs", stdout=True, stderr=True)
+            except ApiError as error:
+                if error.status not in {404, 409}:  # it is being removed
+                    raise
+            else:
+                lines += frames(said or b"").decode(errors="replace").splitlines()
+        return lines
 
     def set(self, change: Callable[[dict[str, Any]], object], **query: str) -> None:
         """Update it as somebody else would: raw spec, changed by `change`, posted with its version."""
