@@ -66,7 +66,7 @@ def effective(server: Dokploy, holder: Holder, wanted: Wanted, healthy_s: float)
         return NotYet(f"{holder.name} runs nowhere", AGAIN)
     for task in desired:
         if not task.runs:
-            return NotYet(f"{task.name} is {task.state.partition(' ')[0].lower() or 'not there'} yet", AGAIN)
+            return NotYet(f"{task.name} does not run yet: {task.state.partition(' ')[0].lower() or 'unknown'}", AGAIN)
     if any(task.env is None for task in desired):
         what = f"a container of {holder.name} runs where Dokploy cannot inspect it"
         raise CannotSee(Unknown(Login.UNREACHABLE, what), what)
