@@ -380,3 +380,39 @@ def test_a_service_that_vanished_has_nothing_to_put_back_and_cannot_go_on(docker
     back = replace(hands.item(one, two), receipt=item.receipt)
     assert hands.deliver(back) == Done()
     assert hands.destination.confirm(hands.group, [back], hands.ctx) == Confirmed(Proof.WRITTEN)
+
+
+def test_somebody_elses_change_in_between_is_noticed_and_kept(docker: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    hands = still(docker)
+    item = hands.prepared(hands.item(made(1)))
+    real, writes = Swarm.update, list[str]()
+
+    def hurried(self: Swarm, service: Any, spec: Any) -> None:
+        if not writes:
+            hands.service.set(lambda raw: raw["Labels"].update(theirs="kept"))
+        writes.append(service.name)
+        real(self, service, spec)
+
+    monkeypatch.setattr(Swarm, "update", hurried)
+    assert hands.deliver(item) == Done()
+    assert len(writes) == 2
+    assert hands.service.spec()["Labels"]["theirs"] == "kept"
+    assert hands.files() == {hands.base: f"{hands.base}_v1"}
+
+
+def test_somebody_elses_rollout_is_waited_for_and_interrupted_only_to_go_back(docker: Engine) -> None:
+    service = docker.service(
+        "slow", replicas=2, healthcheck=False, container={"Command": ["sleep", "inf"]}, update={"Delay": 600 * SECOND}
+    )
+    hands, one, two = Hands(docker, service, docker.name("db")), made(1), made(2)
+    item = hands.carry(one)  # ours; it takes ten minutes, so it is under way all the time
+    later = hands.prepared(hands.item(two, one))
+    service.set(lambda raw: raw["TaskTemplate"].update(ForceUpdate=1))
+    docker.wait_for("theirs is under way", lambda: service.update_state() == "updating")
+    answer = hands.deliver(later)
+    assert isinstance(answer, NotYet)
+    assert "somebody else" in answer.reason
+    assert "is being updated" in hands.check(later)["refuse"][0]
+    assert hands.deliver(replace(item, primary=None, content=None, accepted=())) == Done()
+    assert hands.files() == {}
+    assert service.spec()["TaskTemplate"]["ForceUpdate"] == 1
