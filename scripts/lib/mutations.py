@@ -23,6 +23,7 @@ PATIENCE_S = 600  # for one run of tests
 ENGINE, ROWS = "vaultkeeper/engine", "tests/unit/engine"
 SEARCH, JUDGE = f"{ROWS}/test_search.py", f"{ROWS}/test_judge.py"
 PLAN, VERDICT, HOOKS = f"{ROWS}/test_plan.py", f"{ROWS}/test_verdict.py", f"{ROWS}/test_invariants.py"
+DOKPLOY = "tests/integration/test_dokploy.py"
 ENVELOPE, INSTALLATION = "tests/unit/encryption/test_envelope.py", "tests/unit/encryption/test_installation.py"
 
 
@@ -57,6 +58,13 @@ MUTATIONS = [
         "[*target, *consumers, *tail] if one_at_a_time else [*consumers, *target, *tail]",
         "[*target, *consumers, *tail]",
         named(SEARCH, "invariant_02 and alternating and first or invariant_02 and minted"),
+    ),
+    Mutation(
+        "02 reachable: going back asks nobody whether the old value still works",
+        f"{ENGINE}/judge.py",
+        "    if seen.from_ is not Login.REJECTED or seen.to is not Login.ACCEPTED:\n",
+        "    if True:\n",
+        named(SEARCH, "invariant_02 and minted"),
     ),
     Mutation(
         "03 no orphaned candidate: a take-over knows no doubt",
@@ -338,6 +346,49 @@ MUTATIONS = [
         "        doubted=rotation.direction is Direction.FORWARD and at <= rotation.reached,\n",
         "        doubted=False,\n",
         named(JUDGE, "first_thing_undone"),
+    ),
+    # --------------------------------------------------------------------------------------------------------- Dokploy
+    Mutation(
+        "Dokploy: done is believed",
+        "vaultkeeper/access/dokploy_confirm.py",
+        "            return dokploy_running.effective(here.server, service, here.wanted(service), healthy_s)\n",
+        "            return Confirmed(Proof.DEMONSTRATED)\n",
+        named(DOKPLOY, "swarm_going_back or longer_than"),
+    ),
+    Mutation(
+        "Dokploy: what was saved is not read back",
+        "vaultkeeper/destinations/dokploy.py",
+        "                saved = read_back(here) if changed else here\n",
+        "                saved = here\n",
+        named(DOKPLOY, "overwrote or believed_only"),
+    ),
+    Mutation(
+        "Dokploy: the other fields of a save are wiped",
+        "vaultkeeper/access/dokploy_service.py",
+        "{name: holder.row[name] for name in",
+        "{name: None for name in",
+        named(DOKPLOY, "one_key_changes"),
+    ),
+    Mutation(
+        "Dokploy: the first of several assignments is changed",
+        "vaultkeeper/access/dokploy_env.py",
+        '            if match["key"] == slot:\n',
+        '            if match["key"] == slot and last is None:\n',
+        named("tests/unit/access/test_dokploy_env.py", "last_assignment"),
+    ),
+    Mutation(
+        "Dokploy: a name is looked up again in the middle of a rotation",
+        "vaultkeeper/access/dokploy_group.py",
+        "str(pinned or find(server, kind, said))",
+        "str(find(server, kind, said))",
+        named(DOKPLOY, "found_once"),
+    ),
+    Mutation(
+        "Dokploy: its keys are made with the limit of ten",
+        "vaultkeeper/targets/dokploy_api_key.py",
+        ', "rateLimitEnabled": False}',
+        "}",
+        named("tests/contract/test_targets.py", "DokployApiKey and new_value_is_accepted"),
     ),
 ]
 

@@ -14,13 +14,14 @@ from vaultkeeper.engine.moves import (
     enter,
     on_this_clock,
     park,
+    shape,
     turn_back,
     version_fact,
     wait,
     wait_unknown,
     waited,
 )
-from vaultkeeper.engine.plan import keeps_old
+from vaultkeeper.engine.plan import accepting_again, keeps_old
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -106,7 +107,8 @@ def judge_seen(rotation: Rotation, seen: Seen, now: datetime) -> Change:
     if seen.newer_tag:
         return park(rotation, Cause.STALE, seen.detail)
     if rotation.phase is not None and rotation.phase.step is Step.OBSERVE:
-        return _judge_before_create(rotation, seen, now)
+        forward = rotation.direction is Direction.FORWARD
+        return _judge_before_create(rotation, seen, now) if forward else _judge_before_handing_back(rotation, seen, now)
     return _judge_doubt(rotation, seen, now)
 
 
@@ -130,6 +132,18 @@ def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Chang
     if seen.previous in NO_ANSWER:
         return _nothing_concluded(rotation, seen, seen.previous, now)
     return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
+
+
+def _judge_before_handing_back(rotation: Rotation, seen: Seen, now: datetime) -> Change:
+    """Nobody who holds a P that works is handed a C that is refused. Without an answer neither is safer."""
+    if seen.from_ is not Login.REJECTED or seen.to is not Login.ACCEPTED:
+        return advance(rotation, now)
+    first = accepting_again(shape(rotation))
+    if first is None:
+        old, new = f"v{rotation.from_version} (old)", f"v{rotation.to_version} (new)"
+        return park(rotation, Cause.OLD_REFUSED, f"the target refuses {old}, and accepts {new}: nobody was put back")
+    here = rotation.at + 1
+    return advance(replace(rotation, back=(*rotation.back[:here], *first, *rotation.back[here:])), now)
 
 
 def _judge_doubt(rotation: Rotation, seen: Seen, now: datetime) -> Change:

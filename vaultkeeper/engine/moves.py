@@ -101,7 +101,7 @@ def turn_back(rotation: Rotation, cause: Cause, now: datetime, detail: str = "",
         return park(rotation, cause, detail)
     reached = min(rotation.reached, rotation.at - 1) if untouched else max(rotation.reached, _last_begun(rotation))
     stopped = replace(rotation, reached=reached, cause=cause, detail=detail, why_back=detail)
-    back = way_back(stopped, _shape(rotation))
+    back = way_back(stopped, shape(rotation))
     if back is None:
         return park(stopped, Cause.NO_WAY_BACK, detail)
     turned = enter(replace(stopped, direction=Direction.BACK, back=back, proof=None), 0, now)
@@ -161,7 +161,8 @@ def _a_person_must_know(rotation: Rotation) -> bool:
     return rotation.cause is Cause.CHECKS_NOTHING
 
 
-def _shape(rotation: Rotation) -> Shape:
+def shape(rotation: Rotation) -> Shape:
+    """All that its phases depend on, as its journal has it."""
     return shape_of(rotation.policy, first=rotation.from_version is None, purpose=rotation.purpose)
 
 
@@ -203,8 +204,15 @@ def _handing_over_again(rotation: Rotation, now: datetime) -> Rotation:
 def sent_back(rotation: Rotation, now: datetime) -> Change:
     """A person says: back. Before FINISH only; afterwards a rollback is a rotation of its own."""
     if rotation.direction is Direction.BACK:
+        cause = Cause.ASKED if rotation.cause is Cause.OLD_REFUSED else rotation.cause
         running = replace(
-            rotation, state=State.RUNNING, outcome_unknown=True, doubted=True, not_before=None, entered_at=now
+            rotation,
+            state=State.RUNNING,
+            cause=cause,
+            outcome_unknown=True,
+            doubted=True,
+            not_before=None,
+            entered_at=now,
         )
         return Change(running) if rotation.phase is not None else _closed(rotation, now)
     doubted = replace(rotation, begun=rotation.begun or rotation.outcome_unknown)

@@ -7,6 +7,7 @@ fail is charged to a durable budget first (rotation.md section 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -19,8 +20,22 @@ from vaultkeeper.model.rotation import End
 from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
 from vaultkeeper.ports import Target
 
+EVERYBODY: tuple[End | None, ...] = (End.TO, End.FROM, None)  #: None stands for PREVIOUS
 
-def look(work: Work) -> Seen | Refused:
+
+def look_back(work: Work) -> Seen | Refused:
+    """Does the target still accept what consumers shall be put back to? Only if not: does it accept what they have?
+
+    Where that is asked by logging in, a way back that is open costs no failed login.
+    """
+    old = look(work, (End.FROM,))
+    if isinstance(old, Refused) or old.from_ is not Login.REJECTED:
+        return old
+    new = look(work, (End.TO,))
+    return new if isinstance(new, Refused) else replace(new, from_=old.from_)
+
+
+def look(work: Work, ends: Sequence[End | None] = EVERYBODY) -> Seen | Refused:
     """One observation of the target for every version that the judgement may need."""
     policy = work.rotation.policy
     target = work.target(work.binding())
@@ -28,7 +43,7 @@ def look(work: Work) -> Seen | Refused:
         return Seen(askable=False)
     if policy.target.unverified:
         return Seen(askable=False, detail=policy.target.unverified)
-    candidates = _candidates(work)
+    candidates = {end: version for end, version in _candidates(work).items() if end in ends}
     answers: dict[int, Login] = {}
     usable, delay, detail, unanswered = None, None, "", None
     for binding, versions in _asked_at(work, candidates.values(), target):

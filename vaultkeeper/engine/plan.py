@@ -186,6 +186,8 @@ _FORWARD = {
 REHEARSABLE = frozenset({Strategy.OVERLAP, Strategy.ALTERNATING_USERS})
 ONE_AT_A_TIME = frozenset({Strategy.SINGLE})
 KEEPS_OLD = frozenset({Strategy.PREVIOUS_KEYS})
+SETTABLE_BESIDE = frozenset({Strategy.OVERLAP, Strategy.ALTERNATING_USERS})
+BOTH_ACCEPTED = SETTABLE_BESIDE | {Strategy.MINTED, Strategy.MANUAL}
 
 
 def one_at_a_time(policy: RotationPolicy) -> bool:
@@ -222,7 +224,7 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
     """The phases that undo what may have been done, before FINISH. None: there is no way back.
 
     `single` puts the target back first, because its consumers can log in with nothing until then; everything else
-    puts consumers back first, because the target still accepts both.
+    puts consumers back first, because the target still accepts both: which is looked at before.
     """
     begun = rotation.phases[: rotation.reached + 1]
     one_at_a_time = shape.strategy in ONE_AT_A_TIME
@@ -238,8 +240,19 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
     if at_checker:
         target = [_prepare(c, CHECKER), *_hand_over(c, CHECKER)]
     consumers = _hand_over(_carry_back(shape, handed_over)) if handed_over else []
+    if consumers and not shape.first and shape.strategy in BOTH_ACCEPTED:
+        consumers.insert(0, Phase(Step.OBSERVE, C))
     tail = [Phase(Step.RELEASE, P)] if any(p.step is Step.PREPARE for p in begun) else []
     return tuple([*target, *consumers, *tail] if one_at_a_time else [*consumers, *target, *tail])
+
+
+def accepting_again(shape: Shape) -> tuple[Phase, ...] | None:
+    """What makes the target accept C beside P again, before consumers are handed C. None: only a person can."""
+    if shape.strategy not in SETTABLE_BESIDE:
+        return None
+    if shape.via:
+        return (_prepare(C_THEN_P, CHECKER), *_hand_over(C_THEN_P, CHECKER))
+    return (Phase(Step.SET, C_THEN_P),)
 
 
 def _carry_back(shape: Shape, handed_over: Sequence[Phase]) -> tuple[End, ...]:

@@ -16,7 +16,7 @@ from vaultkeeper.engine.creation import create, mint
 from vaultkeeper.engine.groups import Holder, asked, attempted, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.moves import advance, park, wait, waited
-from vaultkeeper.engine.observe import drift, look
+from vaultkeeper.engine.observe import drift, look, look_back
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.readying import prepare, release
 from vaultkeeper.engine.schedule import due_at
@@ -27,14 +27,16 @@ from vaultkeeper.model.outcome import (
     Unknown,
     Usage,
 )
-from vaultkeeper.model.rotation import Cause, End, State, Step, Waiting
+from vaultkeeper.model.rotation import Cause, Direction, End, State, Step, Waiting
 from vaultkeeper.ports import Change, ReportsUse
 
 DEPENDENCY_POLL = timedelta(seconds=1)  # at first; then after a tenth of the time waited so far
 
 
 def observe(work: Work) -> Change:
-    """Stale stores, drift and restored targets are found before anything changes."""
+    """Stale stores, drift and restored targets are found before anything changes; or before anybody is put back."""
+    if work.rotation.direction is Direction.BACK:
+        return _observe_before_handing_back(work)
     parts, rotation, now = work.parts, work.rotation, work.parts.clock.now()
     waiting_on = _unfinished_dependencies(work)
     if waiting_on:
@@ -56,6 +58,12 @@ def observe(work: Work) -> Change:
     if reverted and not seen.newer_tag and resets:
         return park(placed, Cause.DRIFT)
     return _remembering(seen, judge.judge_seen(placed, seen, now))
+
+
+def _observe_before_handing_back(work: Work) -> Change:
+    seen = look_back(work)
+    nothing_known = Seen(askable=False)
+    return judge.judge_seen(work.rotation, nothing_known if isinstance(seen, Refused) else seen, work.parts.clock.now())
 
 
 def _unfinished_dependencies(work: Work) -> tuple[str, ...]:

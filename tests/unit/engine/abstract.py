@@ -36,6 +36,7 @@ class World(NamedTuple):
     accepted: frozenset[int]
     groups: tuple[Group, ...]
     restored: bool = False  #: the target was put back, and nothing of ours has been set since
+    old_refused: bool = False  #: an operator took the old value away before anybody went back to it
 
 
 class Fact(NamedTuple):
@@ -208,6 +209,7 @@ class Engine:
                 yield crash(at, at.world)
         if at.faults and self.case.checked:
             yield from self._restored(at)
+            yield from self._operator_refuses_the_old_one(at)
 
     def _restored(self, at: Point) -> Iterator[Edge]:
         """The target comes back from a backup: of before this rotation, or of before the one before it."""
@@ -216,6 +218,16 @@ class Engine:
             if backup != at.world.accepted:
                 world = at.world._replace(accepted=backup, restored=True)
                 yield Edge(Kind.FAULT, f"target restored to {sorted(backup)}", less(at)._replace(world=world))
+
+    def _operator_refuses_the_old_one(self, at: Point) -> Iterator[Edge]:
+        """While the target accepts both, and the rotation goes forward still."""
+        ledger = at.live or at.durable
+        rotation = self.rotation(ledger)
+        old, new = ledger.value(rotation.from_version), ledger.value(rotation.to_version)
+        forward = rotation.direction is Direction.FORWARD and rotation.open and not rotation.finished
+        if forward and old is not None and old != new and {old, new} <= at.world.accepted:
+            world = at.world._replace(accepted=at.world.accepted - {old}, restored=True, old_refused=True)
+            yield Edge(Kind.FAULT, f"operator refuses {old}", less(at)._replace(world=world))
 
     def _commands(self, at: Point) -> Iterator[Edge]:
         """What a person or the daemon may do while no process runs."""

@@ -15,7 +15,7 @@ from tests.unit.engine.abstract import FOREIGN, ORPHAN, Engine, Kind, Point
 from tests.unit.engine.cases import CASES, Case
 from tests.unit.engine.stepping import Stepping
 from vaultkeeper.engine import judge, verdict
-from vaultkeeper.model.rotation import ENDED, Cause, Direction, Purpose, Rotation, State
+from vaultkeeper.model.rotation import ENDED, Audience, Cause, Direction, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, Strategy
 
 ENOUGH = 400  # steps without faults in which everything has ended, or it never does
@@ -173,6 +173,17 @@ def judge_state(engine: Engine, at: Point) -> Iterator[str]:
         yield "a consumer holds a refused value"
     if case.strategy is Strategy.PREVIOUS_KEYS:
         yield from _keys_everywhere(at)
+    if hands_out_a_refused_value(engine, at):
+        yield "going back hands out a value that the target is known to refuse"
+
+
+def hands_out_a_refused_value(engine: Engine, at: Point) -> bool:
+    """With one fault the operator's own was the only one, so the look before the way back got its answer."""
+    rotation = engine.rotation(at.live or at.durable)
+    phase, known = rotation.phase, engine.case.faults == 1 and at.world.old_refused and not engine.case.unverified
+    delivers = phase is not None and phase.step is Step.DELIVER and phase.audience is Audience.CONSUMERS
+    new = at.durable.value(rotation.to_version)
+    return known and rotation.direction is Direction.BACK and rotation.begun and delivers and new in at.world.accepted
 
 
 def consumers_hold_accepted(engine: Engine, at: Point) -> bool:

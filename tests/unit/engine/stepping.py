@@ -14,7 +14,7 @@ from tests.unit.engine.cases import CHECKER_GROUP, LATER, T0, Case
 from vaultkeeper.engine import judge, moves, plan
 from vaultkeeper.engine.judge import Proved, Seen, Tested
 from vaultkeeper.model.outcome import Confirmed, Done, Failed, Login, No, NotYet, Proof, Refused, Result, Unknown, Usage
-from vaultkeeper.model.rotation import Audience, Cause, End, Phase, Purpose, Rotation, State, Step
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Phase, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel, Strategy
 from vaultkeeper.ports import Change, VersionChange
 
@@ -136,6 +136,10 @@ class Stepping(Engine):
             label: (lambda r, s=seen: judge.judge_seen(r, s, T0))  # type: ignore[misc]
             for label, seen in self._look(at, rotation).items()
         }
+        if rotation.direction is Direction.BACK:
+            outcomes["refused"] = lambda r: judge.judge_seen(r, Seen(askable=False), T0)
+            yield from self._answers(at, "observe before handing back", outcomes)
+            return
         for answer in (Refused(No.PRIVILEGE, "no right to look"), Unknown(Login.UNREACHABLE)):
             outcomes[str(answer)] = lambda r, a=answer: judge.judge_result(r, a, T0)  # type: ignore[misc]
         yield from self._answers(at, "observe", outcomes)
@@ -216,7 +220,7 @@ class Stepping(Engine):
         accepted = self._after_set(at.world.accepted, accept, refuse)
         if rotation.number(End.TO) in refuse:
             accepted -= {ORPHAN}  # deleted by its name
-        world = at.world._replace(accepted=accepted, restored=False)
+        world = at.world._replace(accepted=accepted, restored=False, old_refused=False)
         yield from self._outward(begun, event, world, lambda r, a: judge.judge_result(r, a, T0, dead or None))
 
     def _leftovers(self, at: Point, rotation: Rotation) -> dict[int, int]:
@@ -338,7 +342,7 @@ class Stepping(Engine):
         values = self._carried(begun, self.rotation(begun.live), phase.audience)
         if phase.audience is Audience.CHECKER:
             accepted = frozenset(values) or self.accepted_before()
-            world = at.world._replace(accepted=accepted, restored=False)
+            world = at.world._replace(accepted=accepted, restored=False, old_refused=False)
         else:
             world = _delivered(at.world, self._number(group), values or self.held_before())
         event = f"deliver {values} to {group}"

@@ -207,7 +207,73 @@ def test_confirm_remembers_the_weakest_proof() -> None:
 def test_confirm_failed_for_certain_goes_back_in_all_groups() -> None:
     after = _confirmed(standing(Step.CONFIRM), Failed("shop_api", "crashes"))
     assert (after.direction, after.cause, after.detail) == (Direction.BACK, Cause.DELIVERY, "shop_api: crashes")
-    assert [p.step for p in after.back] == [Step.DELIVER, Step.CONFIRM, Step.SET, Step.RELEASE]
+    assert [p.step for p in after.back] == [
+        Step.OBSERVE,
+        Step.DELIVER,
+        Step.CONFIRM,
+        Step.SET,
+        Step.RELEASE,
+    ]
+
+
+def _before_handing_back(strategy: Strategy, seen: Seen, *, via: bool = False) -> Rotation:
+    confirming = standing(Step.CONFIRM, strategy, via=via, audience=Audience.CONSUMERS)
+    turned = moves.turn_back(begun(confirming), Cause.DELIVERY, NOW, "crashes").rotation
+    assert turned is not None
+    return moved(judge.judge_seen(turned, seen, NOW))
+
+
+GONE = Seen(to=Login.ACCEPTED, from_=Login.REJECTED)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OVERLAP, Strategy.ALTERNATING_USERS, Strategy.MINTED, Strategy.MANUAL])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(to=Login.ACCEPTED, from_=Login.ACCEPTED),
+        Seen(from_=Login.UNREACHABLE),
+        Seen(from_=Login.THROTTLED),
+        Seen(to=Login.UNREACHABLE, from_=Login.REJECTED),
+        Seen(to=Login.REJECTED, from_=Login.REJECTED),
+        Seen(askable=False),
+    ],
+)
+def test_going_back_goes_on_unless_the_old_value_is_refused_for_certain_and_the_new_one_works(
+    strategy: Strategy, seen: Seen
+) -> None:
+    after = _before_handing_back(strategy, seen)
+    assert (after.state, after.at) == (State.RUNNING, 1)
+    assert after.phase is not None
+    assert after.phase.step is Step.DELIVER
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OVERLAP, Strategy.ALTERNATING_USERS])
+def test_going_back_to_a_refused_value_makes_the_target_accept_both_first(strategy: Strategy) -> None:
+    after = _before_handing_back(strategy, GONE)
+    assert after.phase is not None
+    assert (after.phase.step, after.phase.carry, after.phase.refuse) == (Step.SET, (End.FROM, End.TO), ())
+    assert [phase.step for phase in after.back[:4]] == [Step.OBSERVE, Step.SET, Step.DELIVER, Step.CONFIRM]
+
+
+def test_going_back_to_a_value_that_its_checker_refuses_delivers_both_to_the_checker_first() -> None:
+    after = _before_handing_back(Strategy.OVERLAP, GONE, via=True)
+    lists = [p for p in after.back[:5] if p.audience is Audience.CHECKER]
+    assert [phase.step for phase in lists] == [Step.PREPARE, Step.DELIVER, Step.CONFIRM]
+    assert {phase.carry for phase in lists} == {(End.FROM, End.TO)}
+
+
+@pytest.mark.parametrize("strategy", [Strategy.MINTED, Strategy.MANUAL])
+def test_going_back_to_a_refused_value_that_nobody_here_can_set_parks_with_both_facts(strategy: Strategy) -> None:
+    after = _before_handing_back(strategy, GONE)
+    assert (after.state, after.cause, after.at) == (State.PARKED, Cause.OLD_REFUSED, 0)
+    assert "refuses v2 (old), and accepts v3 (new)" in after.detail
+    again = moved(moves.sent_back(after, NOW))
+    assert (again.state, again.cause, again.at) == (State.RUNNING, Cause.ASKED, 0)
+
+
+def test_going_back_writes_nothing_where_a_newer_store_was() -> None:
+    after = _before_handing_back(Strategy.OVERLAP, Seen(newer_tag=True, detail="generation 9"))
+    assert (after.state, after.cause) == (State.PARKED, Cause.STALE)
 
 
 def test_confirm_of_the_others_is_done_again_after_a_neighbour_went_back() -> None:

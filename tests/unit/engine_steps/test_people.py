@@ -43,6 +43,28 @@ def spelled(bench: Bench, number: int) -> bytes:
     return fields["username"].reveal() + b":" + fields["password"].reveal()
 
 
+def take_away(bench: Bench, number: int) -> None:
+    """An operator refuses a version at the target."""
+    state, value = bench.world.state["db_s"], bench.version("s", number).fields
+    if "token" in value:
+        kept = {key: token for key, token in state["tokens"].items() if token["value"] != value["token"].reveal()}
+        state["tokens"] = kept
+    else:
+        state["accounts"][value["username"].text()].remove(value["password"].reveal())
+    assert number not in bench.accepted("s")
+
+
+def before_each(bench: Bench, look: Callable[[str], None]) -> None:
+    """Look at the world before each hook."""
+    strike = bench.faults.strike
+
+    def looking(hook: str) -> Fault | None:
+        look(hook)
+        return strike(hook)
+
+    bench.faults.strike = looking  # type: ignore[method-assign]
+
+
 # ------------------------------------------------------------------------------------------------------------ rollback
 
 
@@ -59,6 +81,54 @@ def test_before_finish_target_and_consumers_go_back_together(kind: str) -> None:
     assert bench.accepted("s") == {1}
     assert bench.current("s") == 1
     assert bench.record("s", 2).acceptance is Acceptance.REFUSED
+
+
+@pytest.mark.parametrize("kind", ["overlap", "alternating"])
+def test_going_back_to_a_value_that_the_target_refuses_by_now_sets_it_first(kind: str) -> None:
+    bench = bench_of(kind, "refused-since")
+    old = spelled(bench, 1)
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, call=2)]
+    bench.rotate("s", wait=NOW)
+    take_away(bench, 1)
+    seen = []
+
+    def accepted_when(hook: str) -> None:
+        if hook == "f.deliver":
+            seen.append(bench.accepted("s"))
+
+    before_each(bench, accepted_when)
+    assert bench.rollback("s").state == "rolled_back"
+    assert seen == [{1, 2}]
+    assert bench.running("f")[""] == old
+    assert bench.accepted("s") == {1}
+
+
+def test_going_back_to_a_token_that_its_system_lost_parks_and_leaves_consumers_on_the_one_that_works() -> None:
+    bench = bench_of("minted", "lost-since")
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, call=2)]
+    bench.rotate("s", wait=NOW)
+    take_away(bench, 1)
+    report = bench.rollback("s")
+    assert report.rotation is not None
+    assert (report.rotation.state, report.rotation.cause) == (State.PARKED, Cause.OLD_REFUSED)
+    assert bench.running("f")[""] == spelled(bench, 2)
+    assert bench.accepted("s") == {2}
+    assert report.error is not None
+    assert report.error.works.startswith("v2 (new): the target accepts it, and refuses v1 (old)")
+    assert "resume s" in report.error.next
+    assert [one.state for one in bench.resume("s")] == ["done"]
+    assert bench.current("s") == 2
+
+
+def test_going_back_does_not_wait_for_a_target_that_does_not_say_what_it_accepts() -> None:
+    bench = bench_of("overlap", "silent-back")
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, call=2)]
+    bench.rotate("s", wait=NOW)
+    bench.faults.script = [
+        Fault("db_s.observe", Goes.UNREACHABLE, call=bench.calls("db_s.observe") + n) for n in (1, 2)
+    ]
+    bench.rollback("s")
+    assert bench.running("f")[""] == spelled(bench, 1)
 
 
 @pytest.mark.parametrize("kind", WITH_GRACE)
