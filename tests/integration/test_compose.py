@@ -191,6 +191,25 @@ def test_two_files_of_one_project_cost_one_restart(project: Project) -> None:
     assert log(project, web).count(b"began") == 2
 
 
+def test_an_engine_that_cannot_be_found_is_unknown_once_the_file_is_written(project: Project) -> None:
+    delivery = project.delivery(host=None, context="nowhere")
+    assert isinstance(delivery.deliver(NEW), Unknown)
+    assert project.path.read_bytes() == b"new-canary"
+
+
+def test_where_one_file_is_refused_none_is_written(project: Project) -> None:
+    web = project.container("web")
+    one = project.delivery().specs[0]
+    two = replace(one, settings={**one.settings, "path": str(project.secrets / "token")})
+    delivery = Delivery.of(ComposeDestination(), one, two, credentials=AROUND)
+    delivery.prepare(NEW)
+    (project.secrets / "token").symlink_to("db")
+    before = project.started(web)
+    assert isinstance(delivery.deliver(NEW), Refused)
+    assert project.path.read_bytes() == b"old-canary"
+    assert project.started(web) == before
+
+
 def test_neighbours_that_are_not_handed_over_are_neither_told_nor_waited_for(project: Project) -> None:
     web, sick = (
         project.container("web"),

@@ -10,7 +10,7 @@ from vaultkeeper.access import dotenv, files
 from vaultkeeper.access.settings import Written
 from vaultkeeper.access.written import FileSettings, Whole, WrittenFile, read_back
 from vaultkeeper.errors import BackendError
-from vaultkeeper.model.outcome import Login, Unknown
+from vaultkeeper.model.outcome import Done, Login, Prepared, Refused, Result, Unknown
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.model.secret import GroupKey, SecretBytes, Slot
 from vaultkeeper.ports import DeliveryContext, Item
@@ -89,3 +89,18 @@ def split(items: Sequence[Item], file_of: Callable[[DestinationSpec], tuple[str,
         slot = Slot(item.slot.removeprefix(path).removeprefix(":"))
         file.pairs.append((item, replace(item, slot=slot, spec=spec)))
     return list(found.values())
+
+
+def deliver(found: Sequence[File], group: GroupKey, ctx: DeliveryContext) -> Result:
+    """Write all of them. Refused is told only while none is written, so that it means what it says."""
+    for file in found if len(found) > 1 else ():
+        rehearsed = file.kind.prepare(group, file.inner, ctx)
+        if not isinstance(rehearsed, Prepared):
+            return rehearsed
+    for number, file in enumerate(found):
+        written = file.kind.deliver(group, file.inner, ctx)
+        if isinstance(written, Refused) and number:
+            return Unknown(Login.UNREACHABLE, written.detail)
+        if not isinstance(written, Done):
+            return written
+    return Done()

@@ -29,7 +29,7 @@ from vaultkeeper.access.docker import Engine, EngineSettings
 from vaultkeeper.access.project_files import slot_of
 from vaultkeeper.access.readers import AGAIN, How, Readers, ran_before, recreate
 from vaultkeeper.access.settings import PolicyPath, Shape, Written
-from vaultkeeper.errors import PolicyInvalid
+from vaultkeeper.errors import PolicyInvalid, VaultkeeperError
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -38,6 +38,7 @@ from vaultkeeper.model.outcome import (
     Finding,
     Held,
     Holds,
+    Login,
     No,
     NotYet,
     Prepared,
@@ -174,17 +175,18 @@ class ComposeDestination:
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """Write every file, then tell everybody who was not started since; a repeat goes on where it was cut off."""
         concerned = _driven(items, ctx)
-        for file in _split(items):
+        found = _split(items)
+        for file in found:
             for item, inner in file.pairs:  # put right on the way: a neighbour's value that somebody had changed
                 if item not in concerned and not isinstance(file.kind.confirm(group, [inner], ctx), Confirmed):
                     concerned.append(item)
-            written = file.kind.deliver(group, file.inner, ctx)
-            if not isinstance(written, Done):
-                return written
+        written = project_files.deliver(found, group, ctx)
+        if not isinstance(written, Done):
+            return written
         try:
             return self._tell(concerned, items, ctx)
-        except Answered as error:  # never Refused: the files are written
-            return error.result if isinstance(error.result, NotYet) else error.unknown
+        except VaultkeeperError as error:  # whatever it is, never Refused: the files are written
+            return Unknown(Login.UNREACHABLE, error.what)
 
     def _tell(self, concerned: Sequence[Item], items: Sequence[Item], ctx: DeliveryContext) -> Result:
         with _engine(items, ctx) as engine:
