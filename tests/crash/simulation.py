@@ -388,9 +388,17 @@ class Run:
         if self.disk.snapshot is None:
             return
         if self.backup is None or self.rng.random() < 0.4:
-            self.backup = self.disk.snapshot()
-            self.log.append("the store is backed up")
-            return
+            self.back_up_the_store()
+        else:
+            self.restore_the_store()
+
+    def back_up_the_store(self) -> None:
+        assert self.disk.snapshot is not None
+        self.backup = self.disk.snapshot()
+        self.log.append("the store is backed up")
+
+    def restore_the_store(self) -> None:
+        """An operator's act: whatever it forgets is nobody else's fault."""
         self.log.append("the store is restored from its backup")
         self.store_was_restored = True
         self.disk.restore(self.backup)
