@@ -51,7 +51,10 @@ class Rollout:
 
     @property
     def desired(self) -> int:
-        return len(self.current) if self.replicas is None else self.replicas
+        """Of a global service also those that wait out a restart's delay, wanted `ready` until then."""
+        if self.replicas is not None:
+            return self.replicas
+        return sum(task.get("DesiredState") in {"ready", "running"} for task in self.tasks)
 
     @property
     def stale(self) -> list[Task]:
@@ -85,8 +88,8 @@ def state(task: Task) -> str:
 
 
 def changed_at(task: Task) -> datetime:
-    """When it came into its present state."""
-    return moment((task.get("Status") or {}).get("Timestamp"))
+    """When it came into its present state, by its node's clock; never before it was made, by the manager's."""
+    return max(moment((task.get("Status") or {}).get("Timestamp")), moment(task.get("CreatedAt")))
 
 
 def error(task: Task) -> str:

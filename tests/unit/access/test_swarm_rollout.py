@@ -155,6 +155,20 @@ def test_a_global_service_needs_all_of_its_present_tasks() -> None:
     assert isinstance(judged(service(replicas=None), task(), task("preparing")), NotYet)
 
 
+def test_a_global_service_whose_only_task_waits_to_be_started_again_is_not_one_without_tasks() -> None:
+    """Between a crash and its restart delay a task is wanted `ready`, and none is wanted `running`."""
+    crashed, again = task("failed", desired="shutdown", since_s=2), task("ready", desired="ready", since_s=2)
+    assert isinstance(judged(service(replicas=None), crashed, again, back=True), NotYet)
+
+
+def test_a_node_whose_clock_is_late_makes_no_task_older_than_it_is() -> None:
+    """A task's status bears its node's clock; when it was made, the manager's."""
+    just_made = {**task(since_s=3600), "CreatedAt": ago(5)}
+    assert isinstance(judged(service(), just_made, just_made), NotYet)
+    crashed = {**task("failed", desired="shutdown", since_s=3600), "CreatedAt": ago(30)}
+    assert isinstance(judged(service(), task(), task(), crashed), Failed)
+
+
 def test_old_tasks_have_their_stop_grace_to_leave_and_no_longer() -> None:
     leaving = task(has="old", desired="shutdown")
     answer = judged(service(), task(since_s=22), task(since_s=22), leaving)
