@@ -216,14 +216,23 @@ def test_an_update_config_holds_for_our_rollout_and_is_restored_at_release(docke
     own = hands.service.spec()["UpdateConfig"]
     item = hands.carry(one)
     assert hands.service.spec()["UpdateConfig"] == {**own, "Order": "start-first", "Monitor": 7 * SECOND}
-    later = hands.prepared(hands.item(two, one))
+    later = hands.prepared(hands.item(two, one))  # a rotation that takes the place of one that did not release
     assert hands.deliver(later) == Done()
-    hands.release(one, later)  # prepared while ours was in force: it remembers none
     assert hands.service.spec()["UpdateConfig"]["Order"] == "start-first"
     hands.service.set(lambda raw: raw["UpdateConfig"].update(Parallelism=3))
+    hands.release(one, later)
+    assert hands.service.spec()["UpdateConfig"] == {**own, "Parallelism": 3}
     hands.release(made(9), item)
     assert hands.service.spec()["UpdateConfig"] == {**own, "Parallelism": 3}
     assert hands.files() == {hands.base: f"{hands.base}_v2"}
+
+
+def test_an_update_config_that_people_chose_themselves_is_not_taken_for_ours(docker: Engine) -> None:
+    hands = still(docker, update={"Order": "stop-first"})
+    hands.settings = {"update_config": {"order": "start-first"}}
+    hands.service.set(lambda raw: raw["UpdateConfig"].update(Order="start-first"))
+    hands.release(made(9), hands.carry(made(1)))
+    assert hands.service.spec()["UpdateConfig"]["Order"] == "start-first"
 
 
 def test_no_update_config_at_all_comes_back_as_none(docker: Engine) -> None:

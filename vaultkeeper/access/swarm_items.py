@@ -89,9 +89,26 @@ def receipt_for(seats: Seats, seat: Seat, service: Service, items: Sequence[Item
         "refs": seats.present(seat, service.spec),
         "deadline_s": math.ceil(deadline_of(service, items, tasks).total_seconds()),
     }
-    if override([seat.item], service) is not None:
-        public["update_config"] = swarm_spec.update_config(service.spec)
+    own = _own_config(seat, service)
+    if own is not None:
+        public["update_config"] = own
     return Receipt(public)
+
+
+def _own_config(seat: Seat, service: Service) -> Json | None:
+    """The service's UpdateConfig, where ours is to take its place or did so in its last update. None: ours never does.
+
+    A rotation may take the place of one that had no time to restore it (a rollback in grace, an emergency). An update
+    that changed nothing but secrets and the UpdateConfig to what the policy says was ours.
+    """
+    said, own = settings_of(seat.item.spec).update_config, swarm_spec.update_config(service.spec)
+    if said is None or not said.in_force(own):
+        return None if said is None else own
+    before = service.previous
+    if before is None or said.in_force(swarm_spec.update_config(before)):
+        return None
+    same_secrets = swarm_spec.references(before) == swarm_spec.references(service.spec)
+    return None if same_secrets or swarm_spec.strays(before, service.spec) else swarm_spec.update_config(before)
 
 
 def deadline_of(service: Service, items: Sequence[Item], tasks: int) -> timedelta:
