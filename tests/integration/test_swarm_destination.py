@@ -185,9 +185,10 @@ def test_old_objects_go_but_for_the_newest_and_those_that_anybody_names(docker: 
     hands, versions = still(docker), [made(number) for number in range(1, 6)]
     hands.settings = {"keep": 2}
     first = hands.carry(versions[0])
-    by_name = {each["Spec"]["Name"]: each for each in docker.secrets()}
-    pinned = by_name[f"{hands.base}_v1"]
-    docker.service("pin", {"x": {"ID": pinned["ID"], "Name": pinned["Spec"]["Name"]}}, replicas=0, started=False)
+    pinned = {each["Spec"]["Name"]: each for each in docker.secrets()}[f"{hands.base}_v1"]
+    named = {"x": {"ID": pinned["ID"], "Name": f"{hands.base}_v1"}}
+    pin = docker.service("pin", named, replicas=0, started=False)
+    pin.set(lambda raw: raw["TaskTemplate"]["ContainerSpec"].pop("Secrets"))  # a rollback would need it still
     for old, new in pairwise(versions):
         item = hands.carry(new, old)
         assert hands.destination.holds(hands.group, old, item, hands.ctx) is Holds.ROLLBACK_PATH

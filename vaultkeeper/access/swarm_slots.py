@@ -144,12 +144,11 @@ class Seats:
         labels = {LABEL + "installation": self.installation}
         made = [each for each in self.objects.all_of(labels) if each.labels.get(LABEL + "object") in bases]
         ours = {each.id for each in made if not secrets or each.labels.get(LABEL + "secret") in secrets}
-        strange = {each.id for each in made} - ours
         for service in self.swarm.services():
             for each in swarm_spec.references(service.spec):
                 known = each.get("SecretID") in ours or each.get("SecretName") in bases
                 once = any(swarm_advice.reads_once(service.spec, mount) for mount in mounts.values())
-                if known and not once and each.get("SecretID") not in strange:
+                if known and not once:
                     found[service.name] = None
         return sorted(found)
 
