@@ -220,10 +220,9 @@ class Engine:
                 yield Edge(Kind.FAULT, f"target restored to {sorted(backup)}", less(at)._replace(world=world))
 
     def _operator_refuses_the_old_one(self, at: Point) -> Iterator[Edge]:
-        """While the target accepts both, and the rotation goes forward still."""
-        ledger = at.live or at.durable
-        rotation = self.rotation(ledger)
-        old, new = ledger.value(rotation.from_version), ledger.value(rotation.to_version)
+        """While the target accepts both, both are stored, and the rotation goes forward still."""
+        rotation = self.rotation(at.live or at.durable)
+        old, new = at.durable.value(rotation.from_version), at.durable.value(rotation.to_version)
         forward = rotation.direction is Direction.FORWARD and rotation.open and not rotation.finished
         if forward and old is not None and old != new and {old, new} <= at.world.accepted:
             world = at.world._replace(accepted=at.world.accepted - {old}, restored=True, old_refused=True)

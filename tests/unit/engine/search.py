@@ -182,8 +182,9 @@ def hands_out_a_refused_value(engine: Engine, at: Point) -> bool:
     rotation = engine.rotation(at.live or at.durable)
     phase, known = rotation.phase, engine.case.faults == 1 and at.world.old_refused and not engine.case.unverified
     delivers = phase is not None and phase.step is Step.DELIVER and phase.audience is Audience.CONSUMERS
-    new = at.durable.value(rotation.to_version)
-    return known and rotation.direction is Direction.BACK and rotation.begun and delivers and new in at.world.accepted
+    old, new = at.durable.value(rotation.from_version), at.durable.value(rotation.to_version)
+    goes_back = rotation.direction is Direction.BACK and rotation.begun and delivers
+    return known and goes_back and new in at.world.accepted and old not in at.world.accepted
 
 
 def consumers_hold_accepted(engine: Engine, at: Point) -> bool:
