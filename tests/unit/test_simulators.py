@@ -38,7 +38,7 @@ from vaultkeeper.model.secret import (
     Strategy,
     VersionRecord,
 )
-from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext, Destination, Item, VersionChange
+from vaultkeeper.ports import Change, Context, Deadline, DeliveryContext, Destination, Item, Releases, VersionChange
 from vaultkeeper.testing.clock import START
 from vaultkeeper.testing.faults import Fault, Faults, Goes, SimulatedKill, possible
 from vaultkeeper.testing.memory import MemoryEnvelope, MemoryStore
@@ -251,6 +251,7 @@ def test_preparing_shows_consumers_nothing_and_a_release_closes_the_rollback_pat
     service.deliver(group, wanted, DELIVERY)
     assert service.holds(group, NEW, wanted[0], DELIVERY) is Holds.RUNNING
     assert service.holds(group, OLD, wanted[0], DELIVERY) is Holds.ROLLBACK_PATH
+    assert isinstance(service, Releases)
     assert service.release(group, OLD, wanted[0], DELIVERY) == service.release(group, OLD, wanted[0], DELIVERY)
     assert service.holds(group, OLD, wanted[0], DELIVERY) is Holds.NOTHING
     assert list(world.system("app")["objects"]) == [f"{group}|db|id2"]
