@@ -109,10 +109,12 @@ class Daemon:
                 process.wait()
         subprocess.run(["ip", "link", "delete", self.name], stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(self.base, ignore_errors=True)
-        for group in Path("/sys/fs/cgroup").glob(f"**/{self.name}"):
-            for below in [*sorted(group.glob("**/"), reverse=True)]:
-                with contextlib.suppress(OSError):
-                    below.rmdir()
+        mounts = Path("/sys/fs/cgroup")
+        for group in (mounts / self.name, *(mount / self.name for mount in mounts.glob("*/"))):  # version 2, version 1
+            with contextlib.suppress(OSError):
+                for below in (*group.iterdir(), group):
+                    if below.is_dir():
+                        below.rmdir()
 
     def log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
