@@ -1,7 +1,8 @@
 """A Vault for tests, set up by its own API: the simulator, or the real server of `VAULTKEEPER_TEST_VAULT_ADDR`.
 
-For a real one `VAULTKEEPER_TEST_VAULT_TOKEN` is a root token; every start takes a mount, an AppRole method and policies
-of its own names, and removes the mounts at the end. A proxy stands in front of both, so that both can fail alike.
+For a real one `VAULTKEEPER_TEST_VAULT_TOKEN` is a root token; with `VAULTKEEPER_TEST_VAULT_UNSEAL_KEY` tests seal it.
+Every start takes a mount, an AppRole method and policies of its own names, and removes them at the end. A proxy stands
+in front of both, so that both can fail alike.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from tests.servers import ServerMissing
 from tests.servers.proxy import Proxy
 from vaultkeeper.testing.vault import VaultServer
 
-ADDRESS, TOKEN = "VAULTKEEPER_TEST_VAULT_ADDR", "VAULTKEEPER_TEST_VAULT_TOKEN"
+ADDRESS, TOKEN, UNSEAL = (f"VAULTKEEPER_TEST_VAULT_{name}" for name in ("ADDR", "TOKEN", "UNSEAL_KEY"))
 WRITES = r"(POST|PUT|PATCH) /v1/\S+/(data|custom-secret-id|destroy)"
 FAULTS = ("unreachable", "silent", "lost-reply")
 
@@ -137,6 +139,28 @@ class Vaults:
                 return None
             raise
         return dict(told["data"]["data"])
+
+    def seal(self) -> None:
+        """Raises ServerMissing where nobody could unseal it again."""
+        if self.simulator is not None:
+            self.simulator.state.sealed = True
+        elif UNSEAL not in os.environ:
+            raise ServerMissing(f"{UNSEAL} is not given")
+        else:
+            self.api("PUT", "sys/seal", {})
+
+    def unseal(self) -> None:
+        """Idempotent; it answers again then."""
+        if self.simulator is not None:
+            self.simulator.state.sealed = False
+            return
+        self.api("PUT", "sys/unseal", {"key": os.environ[UNSEAL]})
+        for _ in range(10_000):
+            try:
+                self.api("GET", "sys/health", token="")
+                return
+            except Refusal:
+                continue
 
     @contextmanager
     def fault(self, name: str) -> Iterator[None]:
