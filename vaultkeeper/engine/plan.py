@@ -247,8 +247,11 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
 
 
 def accepting_again(shape: Shape) -> tuple[Phase, ...] | None:
-    """What makes the target accept C beside P again, before consumers are handed C. None: only a person can."""
-    if shape.strategy not in SETTABLE_BESIDE:
+    """What makes the target accept C beside P again, before consumers are handed C. None: only a person can.
+
+    A leaked C that the target refuses is what the emergency is for.
+    """
+    if shape.strategy not in SETTABLE_BESIDE or shape.purpose is Purpose.EMERGENCY:
         return None
     if shape.via:
         return (_prepare(C_THEN_P, CHECKER), *_hand_over(C_THEN_P, CHECKER))

@@ -216,8 +216,10 @@ def test_confirm_failed_for_certain_goes_back_in_all_groups() -> None:
     ]
 
 
-def _before_handing_back(strategy: Strategy, seen: Seen, *, via: bool = False) -> Rotation:
-    confirming = standing(Step.CONFIRM, strategy, via=via, audience=Audience.CONSUMERS)
+def _before_handing_back(
+    strategy: Strategy, seen: Seen, *, via: bool = False, purpose: Purpose = Purpose.ROTATE
+) -> Rotation:
+    confirming = standing(Step.CONFIRM, strategy, via=via, audience=Audience.CONSUMERS, purpose=purpose)
     turned = moves.turn_back(begun(confirming), Cause.DELIVERY, NOW, "crashes").rotation
     assert turned is not None
     return moved(judge.judge_seen(turned, seen, NOW))
@@ -269,6 +271,12 @@ def test_going_back_to_a_refused_value_that_nobody_here_can_set_parks_with_both_
     assert "refuses v2 (old), and accepts v3 (new)" in after.detail
     again = moved(moves.sent_back(after, NOW))
     assert (again.state, again.cause, again.at) == (State.RUNNING, Cause.ASKED, 0)
+
+
+@pytest.mark.parametrize("via", [False, True])
+def test_going_back_never_makes_a_leaked_value_work_again(via: bool) -> None:
+    after = _before_handing_back(Strategy.OVERLAP, GONE, via=via, purpose=Purpose.EMERGENCY)
+    assert (after.state, after.cause, after.at) == (State.PARKED, Cause.OLD_REFUSED, 0)
 
 
 def test_going_back_writes_nothing_where_a_newer_store_was() -> None:
