@@ -82,7 +82,7 @@ class SwarmDestination:
         bases = settings.bases(spec.values)
         try:
             services = settings.services or self._discovered(spec, bases, ctx)
-        except EngineTrouble as error:
+        except Answered as error:
             return error.unknown
         return [
             Spot(settings.group(service), Slot(base), value, f"{service}: {settings.mount_of(base).path}")
