@@ -1,6 +1,7 @@
 """Whole rotations through a simulated Dokploy: a collector's accept list in one application, its client in another.
 
-This is the script that people write by hand, done safely (docs/how-to/dokploy.md). Every request's reply is lost once.
+This is the script that people write by hand, done safely (docs/how-to/bearer-token.md). Every request's reply is
+lost once.
 """
 
 from __future__ import annotations
