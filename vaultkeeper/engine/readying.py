@@ -8,7 +8,7 @@ from functools import partial
 from operator import attrgetter
 
 from vaultkeeper.engine import judge
-from vaultkeeper.engine.groups import Holder, asked, attempted, seal_receipt, specs
+from vaultkeeper.engine.groups import Holder, asked, attempted, find_places, seal_receipt, specs
 from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE, RETRY, advance, park, waited
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.plan import keeps_old
@@ -22,7 +22,7 @@ from vaultkeeper.model.outcome import (
     Unknown,
 )
 from vaultkeeper.model.policy import Read
-from vaultkeeper.model.rotation import Cause, End, Phase, Step
+from vaultkeeper.model.rotation import Cause, End, Phase, Placed, Step
 from vaultkeeper.model.secret import (
     GroupKey,
     SecretVersion,
@@ -79,10 +79,16 @@ def release(work: Work) -> Change:
     if version is None or not work.rotation.places:
         return advance(work.rotation, parts.clock.now())
     _begin(work)
+    late = _came_later(work, version) if phase.carry[0] is End.FROM else []
+    if isinstance(late, Drifted):
+        return park(work.rotation, Cause.DRIFT, late.detail)
+    if isinstance(late, Unknown | Refused):
+        return judge.judge_result(work.rotation, late, parts.clock.now())
+    places = [*work.rotation.places, *late]
     left = _left_behind(work) if phase.carry[0] is End.FROM else []
     through, put_off = set(work.rotation.settled), list[NotYet]()
-    for group in dict.fromkeys(place.group for place in work.rotation.places if place.group not in through):
-        answer = _release_group(work, group, version, left)
+    for group in dict.fromkeys(place.group for place in places if place.group not in through):
+        answer = _release_group(work, [place for place in places if place.group == group], version, left)
         if isinstance(answer, Drifted):
             return park(work.rotation, Cause.DRIFT, answer.detail)
         if isinstance(answer, Done):
@@ -104,6 +110,32 @@ class Drifted:
     detail: str
 
 
+def _came_later(work: Work, version: SecretVersion) -> list[Placed] | Drifted | Unknown | Refused:
+    """Places that a destination discovers only now; Drifted where one has the version, for it was handed no other."""
+    rotation, parts = work.rotation, work.parts
+    discovers = any(spec.settings.get("discover") for _, spec, _ in specs(rotation.policy))
+    if not discovers or rotation.options.cut or keeps_old(rotation.policy):
+        return []
+    found = find_places(rotation.policy, parts, work.delivery_context())
+    if not isinstance(found, tuple):
+        return found if isinstance(found, Unknown) else []  # refused: nobody reads it any more
+    holder = Holder(rotation.secret, rotation.policy, found, rotation, work.book)
+    known = {place.group for place in rotation.places}
+    late = [place for place in found if place.group not in known]
+    for place in late:
+        item = holder.item(place, holder.versions(place.audience) or [], parts)
+        same = holder.item(place, [version], parts).content == item.content
+        destination, ctx = parts.backends.destination(item.spec.kind), work.delivery_context()
+        with_both = replace(item, accepted=(*item.accepted, version))
+        held = asked(parts, f"{item.spec.kind}.observe", partial(destination.observe, place.group, [with_both], ctx))
+        if isinstance(held, Unknown | Refused):
+            return held
+        seen = held.get(place.slot)  # not told of what is read once in a consumer's life
+        if seen is not None and seen.version == version.number and not same:
+            return Drifted(f"{place.name} came later, with v{version.number}")
+    return late
+
+
 def _left_behind(work: Work) -> list[SecretVersion]:
     """Of rotations that something else took the place of before they released: those accepted still, where a target
     says so, and where none does those that the journal names.
@@ -116,11 +148,11 @@ def _left_behind(work: Work) -> list[SecretVersion]:
 
 
 def _release_group(
-    work: Work, group: GroupKey, version: SecretVersion, left: Sequence[SecretVersion]
+    work: Work, places: Sequence[Placed], version: SecretVersion, left: Sequence[SecretVersion]
 ) -> Result | Drifted:
-    parts = work.parts
+    parts, group = work.parts, places[0].group
     holder = Holder(work.rotation.secret, work.rotation.policy, work.rotation.places, work.rotation, work.book)
-    for place in [place for place in work.rotation.places if place.group == group]:
+    for place in places:
         item = holder.item(place, holder.versions(place.audience) or [], parts)
         same = holder.item(place, [version], parts).content == item.content  # a user name that both versions have
         release_it = _released if same else _release_one
