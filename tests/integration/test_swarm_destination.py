@@ -370,6 +370,12 @@ def test_check_tells_what_will_surprise_and_shows_no_value(docker: Engine) -> No
     assert "your database is not restarted" in said["ok"][0]
 
 
+def test_a_service_that_does_not_run_even_before_is_told(docker: Engine) -> None:
+    hands = Hands(docker, docker.service("lame", breaks="exit", works_on=["never"], started=False), "db")
+    (told,) = [text for text in hands.check(hands.item(made(1)))["warn"] if "before any change" in text]
+    assert "only 0 of 1 tasks run" in told
+
+
 def test_nobody_there_is_unknown_and_no_such_service_a_refusal(docker: Engine) -> None:
     gone = still(docker)
     gone.service.remove()

@@ -9,6 +9,7 @@ from typing import Any
 from vaultkeeper.access import swarm_spec
 from vaultkeeper.access.swarm import Service
 from vaultkeeper.access.swarm_spec import Mount, Reference
+from vaultkeeper.access.swarm_tasks import Task, state
 from vaultkeeper.model.outcome import Finding
 
 _SHORT_MONITOR_S = 5.0
@@ -36,13 +37,22 @@ def paused(service: Service) -> bool:
     return service.update_state in ("paused", "rollback_paused")
 
 
-def findings(service: Service, slots: Sequence[tuple[Mount, Sequence[Reference]]], tasks: int) -> list[Finding]:
-    """`slots`: each mount with the references that stand for it now; `tasks`: how many shall run now."""
+def findings(
+    service: Service, slots: Sequence[tuple[Mount, Sequence[Reference]]], current: Sequence[Task]
+) -> list[Finding]:
+    """`slots`: each mount with the references that stand for it now; `current`: the tasks that shall run now."""
+    tasks, running = len(current), sum(state(task) == "running" for task in current)
     refused = refusal(service)
     found = [refused] if refused else []
     if service.moving:
         text = f"{service.name} is being updated ({service.update_state})"
         found.append(Finding("refuse", text, f"wait for it: docker service ps {service.name}"))
+    wanted = swarm_spec.replicas(service.spec)
+    if running < (tasks if wanted is None else wanted):
+        text = (
+            f"{service.name}: only {running} of {tasks if wanted is None else wanted} tasks run now, before any change"
+        )
+        found.append(Finding("warn", text, f"see why first: docker service ps --no-trunc {service.name}"))
     found += _rollout(service)
     for mount, present in slots:
         found += _slot(service, mount, present)

@@ -108,15 +108,15 @@ class SwarmDestination:
                 if service is None:
                     return [_missing(group)]
                 seated = swarm_items.seated(items)
-                tasks = len(swarm_rollout.current(seats.swarm.tasks(service)))
-                self._deadlines[group] = swarm_items.deadline_of(service, items, tasks)
+                current = swarm_rollout.current(seats.swarm.tasks(service))
+                self._deadlines[group] = swarm_items.deadline_of(service, items, len(current))
                 mounted = [(seat.mount, seats.present(seat, service.spec)) for seat in seated]
                 inside = [
                     found
                     for host in swarm_items.targets(items)
                     if (found := swarm_advice.inside(host, seats.only_inside(host)))
                 ]
-                return [*inside, *swarm_advice.findings(service, mounted, tasks)]
+                return [*inside, *swarm_advice.findings(service, mounted, current)]
         except Answered as error:
             level = "refuse" if isinstance(error.result, Refused) else "unchecked"
             return [Finding(level, error.what, error.next)]
