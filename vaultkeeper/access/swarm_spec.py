@@ -104,16 +104,21 @@ class Wanted:
         """A copy of the spec that carries it; every other reference stays, and stays in its place."""
         made: Json = copy.deepcopy(dict(spec))
         present, written, placed = references(spec), list[Json](), False
+        dressed = self._dressed([each for each in present if self._stands(each)])
         for each in present:
             if not self._stands(each):
                 written.append(each)
             elif self.object_id is not None:
-                written.append(self._pointing(each))
+                written.append(self._pointing(each, dress=each is dressed))
             elif not placed:
                 written += [dict(old) for old in self.put_back]
             placed = placed or self._stands(each)
         if not placed:
-            written += [self._pointing(None)] if self.object_id is not None else [dict(old) for old in self.put_back]
+            written += (
+                [self._pointing(None, dress=True)]
+                if self.object_id is not None
+                else [dict(old) for old in self.put_back]
+            )
         written = _once_per_file(written)
         if written != present:
             _container(made)["Secrets"] = written
@@ -122,8 +127,14 @@ class Wanted:
     def _stands(self, each: Reference) -> bool:
         return _is_at(self.mount, each, self.ours) or each.get("SecretID") in self.ids
 
-    def _pointing(self, each: Json | None) -> Json:
-        file = self.mount.dressed((each or {}).get("File"))
+    def _dressed(self, standing: Sequence[Json]) -> Json | None:
+        """What the policy says of the mount is said of one file; whoever reads the same secret elsewhere still does."""
+        there = [each for each in standing if _file(str((each.get("File") or {}).get("Name", ""))) == self.mount.file]
+        return next(iter([*there, *standing]), None)
+
+    def _pointing(self, each: Json | None, *, dress: bool) -> Json:
+        was = (each or {}).get("File")
+        file = self.mount.dressed(was) if dress else was
         return {**(each or {}), "File": file, "SecretID": self.object_id, "SecretName": self.object_name}
 
 

@@ -86,10 +86,14 @@ def test_what_the_policy_says_of_the_mount_wins_over_what_is_there() -> None:
     assert after["File"] == {"Name": "db_v1", "UID": "7", "GID": "8", "Mode": 0o404}
 
 
-def test_two_references_that_become_one_file_are_written_once() -> None:
-    both = spec(reference("old", "db_v1", "here"), reference("x", "db", "there"))
-    after = wanted(mount=Mount("db", "here")).applied(both)
-    assert [each["File"]["Name"] for each in swarm_spec.references(after)] == ["here"]
+def test_a_secret_that_is_read_from_two_files_stays_in_both_and_the_policys_mount_is_one_of_them() -> None:
+    both = spec(reference("old", "db_v1", "there"), reference("x", "db", "here"))
+    after = wanted(mount=Mount("db", "here", mode=0o404)).applied(both)
+    named = {each["File"]["Name"]: (each["SecretID"], each["File"]["Mode"]) for each in swarm_spec.references(after)}
+    assert named == {"there": ("new", 0o400), "here": ("new", 0o404)}
+    moved = wanted(mount=Mount("db", "new")).applied(both)
+    assert [each["File"]["Name"] for each in swarm_spec.references(moved)] == ["new", "here"]
+    assert wanted(mount=Mount("db", "here", mode=0o404)).met(after)
 
 
 def test_going_back_puts_the_very_references_back_into_the_present_spec() -> None:
