@@ -39,6 +39,7 @@ ENDS: Mapping[str, tuple[Callable[[Stack, Service], None], int, str]] = {
     "scaled": (scaled, 0, "done"),
     "updated": (updated, 0, "done"),
     "old object deleted": (old_object_deleted, 0, "done"),
+    "old object deleted, and needed": (old_object_deleted, 5, "rolled_back"),
     "rolled back": (rolled_back, 5, "rolled_back"),
     "service deleted": (service_deleted, 5, "rolled_back"),
 }
@@ -52,7 +53,7 @@ def test_whatever_is_done_to_a_service_in_the_middle_of_a_rotation_has_a_defined
         folder = tmp_path / name
         folder.mkdir()
         place = stack(folder, docker, postgres)
-        places[name] = place, one(place)
+        places[name] = place, one(place, breaks="late" if name.endswith("needed") else "")
     running = {name: place.start("rotate", member.name, "--json") for name, (place, member) in places.items()}
     for name, (place, member) in places.items():
         (service,) = member.services
