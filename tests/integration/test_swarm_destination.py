@@ -198,6 +198,17 @@ def test_old_objects_go_but_for_the_newest_and_those_that_anybody_names(docker: 
     assert hands.objects() == [f"{hands.base}_v{number}" for number in (1, 4, 5)]
 
 
+def test_the_current_object_stays_also_below_newer_ones_of_a_lost_store_and_without_a_service(docker: Engine) -> None:
+    hands, current = still(docker), made(4)
+    for number in (7, 8):
+        hands.carry(made(number))
+    item = hands.carry(current)
+    group = hands.group
+    hands.service.remove()
+    assert hands.destination.release(group, made(3), item, hands.ctx) == Done()
+    assert f"{hands.base}_v4" in hands.objects()
+
+
 def test_until_release_a_rollback_by_hand_leads_to_the_old_value_and_after_it_to_the_new(docker: Engine) -> None:
     hands, one, two = still(docker), made(1), made(2)
     hands.carry(one)

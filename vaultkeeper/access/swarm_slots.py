@@ -193,15 +193,17 @@ class Seats:
     def collect(self, seat: Seat, version: SecretVersion, keep: int) -> None:
         """Delete objects of this logical secret that nothing names any more, but the newest `keep` of them.
 
-        Those of a version that never became current go at once. In use means: named by any service's spec or previous
-        spec, or by a task that may still run; the Engine itself looks at present specs only (moby/swarmkit#2509).
+        Those of a version that never became current go at once; the current one's never do, even where a store that was
+        restored left newer ones. In use means: named by any service's spec or previous spec, or by a task that may
+        still run; the Engine itself looks at present specs only (moby/swarmkit#2509).
         """
         logical, primary = self.logical(seat), seat.item.primary
         mine = [each for each in self.known(seat) if each.is_of(logical)]
         discarded = primary is None or version.number > primary.number
         dropped = [each for each in mine if discarded and each.is_of(logical, version)]
         rest = [each for each in mine if each not in dropped]
-        unused = [*dropped, *rest[: max(len(rest) - keep, 0)]]
+        old = [each for each in rest[: max(len(rest) - keep, 0)] if not (primary and each.is_of(logical, primary))]
+        unused = [*dropped, *old]
         if unused:
             services = self.swarm.services()
             unused = [each for each in unused if not any(service.names(each.id) for service in services)]
