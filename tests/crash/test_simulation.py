@@ -18,7 +18,7 @@ import pytest
 from tests.crash.invariants import Broken
 from tests.crash.simulation import LONG, Disk, Failure, Run, run
 from tests.unit.encryption.making import new_house
-from vaultkeeper.engine import judge, moves, observe, plan, readying, rotate, steps
+from vaultkeeper.engine import judge, moves, observe, opening, plan, readying, rotate, steps
 from vaultkeeper.engine.guard import Redactor
 from vaultkeeper.engine.rollback import rollback
 from vaultkeeper.engine.work import Work
@@ -133,6 +133,7 @@ def test_invariant_03_a_candidate_that_is_drawn_again_is_noticed(monkeypatch: py
 def test_invariant_04_a_second_open_rotation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryStore, "_none_open", lambda *_: None)
     monkeypatch.setattr(rotate, "newest_open", lambda *_: None)
+    monkeypatch.setattr(opening, "_overtaken", lambda *_: None)
     _broken(4)
 
 
