@@ -34,3 +34,34 @@ def test_invariant_07_a_killed_dockerd_comes_back_and_the_rotation_converges(
     place.ok("resume", member.name, "--wait", "90s")
     engine.wait_for("it runs", service.all_running)
     assert place.agrees(member) == ""
+
+
+def test_a_rotation_that_can_go_neither_way_is_parked_and_says_which_value_works(
+    new_docker: Callable[[], Engine], postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """In the middle of it no node takes tasks any more; the consumers that there were are gone."""
+    engine = new_docker()
+    place = stack(tmp_path, engine, postgres)
+    member = one(place)
+    place.policy(member, destination={"timeout": "8s"})
+    (service,) = member.services
+    running = place.start("rotate", member.name, "--wait", "60s")
+    engine.wait_for("it is switched", lambda: service.files()[FILE] != member.object)
+    set_node(engine, "drain")
+    code = running.wait(120)
+    print(code, place.said)
+    assert code == 6
+    assert service.name in place.said
+    assert "works" in place.said
+    assert place.accepts(member.first_value)
+    set_node(engine, "active")
+    engine.wait_for("it runs", service.all_running)
+    place.ok("rollback", member.name, "--wait", "90s", code=5)
+    assert place.agrees(member) == ""
+    assert place.stored(member) == member.first_value
+
+
+def set_node(engine: Engine, availability: str) -> None:
+    (node,) = engine.api("GET", "/nodes")
+    spec = {**node["Spec"], "Availability": availability}
+    engine.api("POST", f"/nodes/{node['ID']}/update", spec, version=str(node["Version"]["Index"]))
