@@ -405,8 +405,10 @@ def test_a_service_that_vanished_has_nothing_to_put_back_and_cannot_go_on(docker
     assert isinstance(hands.deliver(item), Refused)
     assert isinstance(hands.destination.confirm(hands.group, [item], hands.ctx), Failed)
     back = replace(hands.item(one, two), receipt=item.receipt)
-    assert hands.deliver(back) == Done()
-    assert hands.destination.confirm(hands.group, [back], hands.ctx) == Confirmed(Proof.WRITTEN)
+    in_grace = replace(item, secret="a/neighbour")  # it has a receipt too, and nothing of it is under way
+    for items in ([back], [back, in_grace]):
+        assert hands.destination.deliver(hands.group, items, hands.ctx) == Done()
+        assert hands.destination.confirm(hands.group, items, hands.ctx) == Confirmed(Proof.WRITTEN)
 
 
 def test_somebody_elses_change_in_between_is_noticed_and_kept(docker: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

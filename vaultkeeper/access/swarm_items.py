@@ -7,7 +7,7 @@ there), `deadline_s`, and `update_config` where ours took its place. Nothing in 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -47,9 +47,9 @@ def goes_back(item: Item) -> bool:
     return item.primary is None or item.primary.number < int(str(receipt.public.get("to") or 0))
 
 
-def all_go_back(items: Sequence[Item]) -> bool:
-    """Every item of a rotation, and there is one."""
-    known = [item for item in items if slots.receipt_of(item) is not None]
+def all_go_back(items: Sequence[Item], driven: Collection[str]) -> bool:
+    """Every item of a rotation under way, and there is one. A neighbour in its grace has a receipt too."""
+    known = [item for item in items if slots.receipt_of(item) is not None and (not driven or item.secret in driven)]
     return bool(known) and all(goes_back(item) for item in known)
 
 

@@ -173,7 +173,7 @@ class SwarmDestination:
             with self._seats(items[0].spec, ctx) as seats:
                 for _ in range(MOST_CONFLICTS):
                     try:
-                        return self._deliver(group, items, seats)
+                        return self._deliver(group, items, seats, ctx)
                     except OutOfSequence:
                         continue
                 return NotYet(f"{service_of(group)} is being changed by somebody else all the time", _SOON)
@@ -182,10 +182,11 @@ class SwarmDestination:
         except Answered as error:
             return error.result
 
-    def _deliver(self, group: GroupKey, items: Sequence[Item], seats: Seats) -> Result:
+    def _deliver(self, group: GroupKey, items: Sequence[Item], seats: Seats, ctx: DeliveryContext) -> Result:
         service = seats.swarm.service(service_of(group))
         if service is None:
-            return Done() if swarm_items.all_go_back(items) else Refused(No.UNSUPPORTED, _missing(group).text)
+            back = swarm_items.all_go_back(items, ctx.epochs)
+            return Done() if back else Refused(No.UNSUPPORTED, _missing(group).text)
         wanted = [
             (seat, w)
             for seat in swarm_items.restarting(items)
@@ -218,13 +219,15 @@ class SwarmDestination:
             with self._seats(items[0].spec, ctx) as seats:
                 service = seats.swarm.service(service_of(group))
                 if service is None:
-                    back = swarm_items.all_go_back(items)
+                    back = swarm_items.all_go_back(items, ctx.epochs)
                     return Confirmed(Proof.WRITTEN) if back else Failed(service_of(group), _missing(group).text)
-                return swarm_items.without_values(self._judged(group, items, service, seats), items)
+                return swarm_items.without_values(self._judged(group, items, service, seats, ctx), items)
         except Answered as error:
             return error.unknown
 
-    def _judged(self, group: GroupKey, items: Sequence[Item], service: Service, seats: Seats) -> Confirmation:
+    def _judged(
+        self, group: GroupKey, items: Sequence[Item], service: Service, seats: Seats, ctx: DeliveryContext
+    ) -> Confirmation:
         wanted: list[Wanted] = []
         for seat in swarm_items.restarting(items):
             each = seats.wanted(seat, service, make=False)
@@ -238,7 +241,7 @@ class SwarmDestination:
             now=seats.swarm.now,
             healthy_for=max(item.spec.healthy_for for item in items),
             window=self.confirm_deadline(group, items),
-            going_back=swarm_items.all_go_back(items),
+            going_back=swarm_items.all_go_back(items, ctx.epochs),
         )
         return swarm_rollout.judge(case, seats.swarm.last_words)
 
