@@ -137,6 +137,10 @@ class Readers:
 
     def _of(self, container: Container) -> Iterator[Finding]:
         name, mount = container.name, None if self.environment else container.mounts(self.path)
+        if not container.running and not container.crashing and self.environment:
+            text = f"{name} does not run; it is not started, and keeps the old environment if it is only started again"
+            yield Finding("warn", text, f"docker compose up --force-recreate {container.service}")
+            return
         if not container.running and not container.crashing:
             yield Finding("ok", f"{name} does not run; it is not started, and reads the file when it is")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 
 from vaultkeeper.access import compose, process
 from vaultkeeper.access.compose import Container
+from vaultkeeper.access.readers import How, Readers
+from vaultkeeper.model.policy import Read
+from vaultkeeper.ports import Deadline
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -64,6 +68,22 @@ def test_a_container_that_awaits_its_next_start_does_not_run() -> None:
     state = {"Running": True, "Restarting": True, "ExitCode": 3, "StartedAt": "2026-11-21T03:00:01Z"}
     crashed = Container.read(seen(State=state, RestartCount=4))
     assert (crashed.running, crashed.crashing, crashed.crashes, crashed.exit_code) == (False, True, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "level", "word"), [(True, "warn", "keeps the old environment"), (False, "ok", "reads the file")]
+)
+def test_a_stopped_container_reads_a_file_when_it_is_started_but_keeps_its_environment(
+    environment: bool, level: str, word: str
+) -> None:
+    stopped = Container.read(seen(State={"Running": False, "StartedAt": NEVER}))
+    how: How = "recreate" if environment else "restart"
+    readers = Readers(
+        "/srv/shop/x", environment, 0.0, how, None, Read.AT_START, timedelta(0), ("web",), [stopped], frozenset()
+    )  # fmt: skip
+    (found,) = readers.findings(Deadline(0.0))
+    assert found.level == level
+    assert word in found.text
 
 
 def test_what_never_started_has_started_since_no_moment() -> None:
