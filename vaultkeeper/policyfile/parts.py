@@ -184,6 +184,7 @@ def target(part: Part, connections: Connections) -> TargetSpec | None:
     self_service = part.raw.get("admin") == "self"
     spec = TargetSpec(kind, strategy, settings, via, persisted_by, unverified, close_sessions, self_service)
     _accounts(part, spec)
+    _side_by_side(part, spec)
     return spec if len(reading.findings) == before else None
 
 
@@ -227,6 +228,20 @@ def _accounts(part: Part, spec: TargetSpec) -> None:
     admin = spec.settings.get("admin")
     if isinstance(admin, Mapping) and admin.get("username") in accounts(spec):
         part.fault("admin", "an account that is its own admin needs `admin: self`")
+
+
+def _side_by_side(part: Part, spec: TargetSpec) -> None:
+    """A list with room for the new value only refuses the old one before consumers have heard of another."""
+    texts = spec.via.values.values() if spec.via is not None and spec.strategy is Strategy.OVERLAP else ()
+    if texts and all(texts) and not any(_shows_the_old(text) for text in texts):
+        part.fault("via", "overlap keeps the old value accepted, and nothing here holds it: add `{accepted[-1]}`")
+
+
+def _shows_the_old(text: str) -> bool:
+    try:
+        return any(insert.previous or insert.index == -1 for insert in parsed(text).inserts())
+    except ValueError:
+        return True  # the template itself is complained of
 
 
 def accounts(spec: TargetSpec) -> list[str]:

@@ -202,6 +202,23 @@ def test_a_via_without_a_value_leaves_the_content_to_the_target(folder: Folder) 
     assert target.via.values == {"": ""}
 
 
+@pytest.mark.parametrize("values", ["value: '{password}'", "values: {A: '{accepted[0]}', B: '{password}'}"])
+def test_a_via_without_room_for_the_old_value_is_no_overlap(folder: Folder, values: str) -> None:
+    via = f"{{kind: dotenv, path: p, read: at_start, {values}}}"
+    assert folder.error(f"{PASSWORD}, target: {{kind: token_list, via: {via}}}") == (
+        "s.target.via: overlap keeps the old value accepted, and nothing here holds it: add `{accepted[-1]}`"
+    )
+
+
+@pytest.mark.parametrize("old", ["{accepted[-1]}", "{previous.password|join(',')}"])
+def test_a_via_with_room_for_the_old_value_is_one(folder: Folder, old: str) -> None:
+    values = f'{{A: "{{password}}", B: "{old}"}}'
+    via = f"{{kind: dotenv, path: p, read: at_start, values: {values}}}"
+    target = folder.one(f"{PASSWORD}, target: {{kind: token_list, via: {via}}}").target
+    assert target is not None
+    assert target.via is not None
+
+
 def test_a_manual_secret_with_several_parts_says_which_one_it_delivers(folder: Folder) -> None:
     body = (
         "target: {kind: manual}, fields: [client_id, client_secret], destinations: [{kind: file, path: p, read: copy}]"
