@@ -359,6 +359,16 @@ def test_names_are_told_for_whoever_deploys_the_stack(docker: Engine) -> None:
     assert hands.destination.names(hands.spec, hands.ctx) == {variable: f"{hands.base}_v3"}
 
 
+def test_no_name_is_told_while_services_carry_different_objects(docker: Engine) -> None:
+    hands = still(docker)
+    hands.carry(made(1))
+    behind = Hands(docker, docker.service("behind", {}, replicas=0, started=False), hands.base)
+    behind.carry(made(2))
+    both = replace(hands.spec, settings={**hands.spec.settings, "services": [hands.service.name, behind.service.name]})
+    with pytest.raises(VaultkeeperError, match="another service"):
+        hands.destination.names(both, hands.ctx)
+
+
 def test_check_tells_what_will_surprise_and_shows_no_value(docker: Engine) -> None:
     ports = {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 28081, "PublishMode": "host"}]}
     hands = still(

@@ -12,6 +12,7 @@ from vaultkeeper.access.swarm import Service, Swarm
 from vaultkeeper.access.swarm_objects import LABEL, MAX_BYTES, Logical, Object, Objects
 from vaultkeeper.access.swarm_spec import Mount, Wanted, task_secrets
 from vaultkeeper.access.swarm_tasks import alive
+from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Held, No
 from vaultkeeper.model.secret import SecretVersion
 from vaultkeeper.ports import Item
@@ -158,19 +159,22 @@ class Seats:
         return [s.name for s in self.swarm.services() if s.moving and any(s.names(object_id) for object_id in ours)]
 
     def names(self, spots: Sequence[tuple[str, Mount]]) -> dict[str, str]:
-        """`VK_<BASE>` → the object's name, for each (service, mount); the newest where services differ."""
-        labels = {LABEL + "installation": self.installation}
-        made = {each.id: each for each in self.objects.all_of(labels)}
-        found: dict[str, tuple[tuple[int, float], str]] = {}
+        """`VK_<BASE>` → the object's name, for each (service, mount). Raises BackendError where services differ."""
+        made = {each.id: each for each in self.objects.all_of({LABEL + "installation": self.installation})}
+        found: dict[str, str] = {}
         for service in self.swarm.services():
             for mount in [mount for name, mount in spots if name == service.name]:
                 ours = [each.id for each in made.values() if each.labels.get(LABEL + "object") == mount.base]
+                variable = "VK_" + "".join(c if c.isalnum() else "_" for c in mount.base.upper())
                 for each in swarm_spec.at(mount, swarm_spec.references(service.spec), ours):
-                    carried = made.get(str(each["SecretID"]))
-                    age = carried.age if carried else (0, 0.0)
-                    variable = "VK_" + "".join(c if c.isalnum() else "_" for c in mount.base.upper())
-                    found[variable] = max(found.get(variable, (age, "")), (age, str(each["SecretName"])))
-        return {variable: name for variable, (_, name) in sorted(found.items())}
+                    name = found.setdefault(variable, str(each["SecretName"]))
+                    if name != each["SecretName"]:
+                        raise BackendError(
+                            f"{service.name} carries {each['SecretName']}, and another service {name}",
+                            why="a rotation is under way, or somebody put one of them back",
+                            next="vaultkeeper status --observe",
+                        )
+        return dict(sorted(found.items()))
 
     def only_inside(self, host: str) -> str:
         """The networks of the service that a host name means in this swarm; empty where it may be reached from outside.

@@ -130,7 +130,7 @@ class SwarmDestination:
             return error.unknown
 
     def names(self, spec: DestinationSpec, ctx: DeliveryContext) -> Mapping[str, str] | Unknown:
-        """See `ports.NamesObjects`. The newest where services differ; nothing for what no service refers to yet."""
+        """See `ports.NamesObjects`. Raises BackendError where services differ."""
         spots = self.spots(spec, ctx)
         if isinstance(spots, Unknown):
             return spots
