@@ -65,26 +65,19 @@ def new_postgres() -> Iterator[StartPostgres]:
         yield start
 
 
-def _engine_or_skip() -> Engine:
+def _engine_or_skip(start: Callable[[], Engine]) -> Engine:
     try:
-        return docker_module.start()
+        return start()
     except ServerMissing as missing:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(scope="session")
-def docker_engine() -> Iterator[Engine]:
-    """Start the worker's Engine when first asked for: two seconds."""
-    engine = _engine_or_skip()
-    yield engine
-    engine.stop()
-
-
 @pytest.fixture
-def docker(docker_engine: Engine) -> Iterator[Engine]:
-    """Return the worker's Engine, and clear it of everything when the test is over."""
-    yield docker_engine
-    docker_engine.clear()
+def docker() -> Iterator[Engine]:
+    """Return the worker's Engine, started when first asked for, and clear it of everything when the test is over."""
+    engine = _engine_or_skip(docker_module.shared)
+    yield engine
+    engine.clear()
 
 
 @pytest.fixture
@@ -93,7 +86,7 @@ def new_docker() -> Iterator[Callable[[], Engine]]:
     with ExitStack() as stack:
 
         def start() -> Engine:
-            engine = _engine_or_skip()
+            engine = _engine_or_skip(docker_module.start)
             stack.callback(engine.stop)
             return engine
 

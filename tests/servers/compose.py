@@ -6,7 +6,6 @@ the real one, for what does.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -27,12 +26,6 @@ OURS = "DB_PASSWORD"
 FOREIGN = "# theirs\nOTHER='kept'\n"
 HEALTHCHECK = {"Test": ["CMD", "true"], "Interval": SECOND // 4, "Timeout": 5 * SECOND, "Retries": 3}
 LABELS = "com.docker.compose."
-
-
-@functools.cache
-def engine() -> Engine:
-    """One for all places of this process; it ends with the process."""
-    return docker.start()
 
 
 def labels(project: str, service: str, folder: Path, number: int = 1) -> dict[str, str]:
@@ -79,7 +72,7 @@ class ComposePlace:
     names: tuple[str, ...] = ("",)
 
     def __init__(self) -> None:
-        self.engine = engine()
+        self.engine = docker.shared()
         self.folder = Path(tempfile.mkdtemp(prefix="vk-place-"))
         self._projects: dict[str, str] = {}  # settings' file → project
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -51,6 +52,12 @@ def start() -> Engine:
     archive = docker_image.archive()
     daemon = Daemon()
     return Engine(daemon.url, daemon, archive)
+
+
+@functools.cache
+def shared() -> Engine:
+    """The one of this process, for all who clear away what they made; it ends with the process."""
+    return start()
 
 
 def digits(value: str | bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -12,19 +11,13 @@ from tests.servers import docker, docker_service
 from vaultkeeper.model.policy import DestinationSpec, Read
 
 
-@functools.cache
-def shared() -> docker.Engine:
-    """One Engine for all places of this process."""
-    return docker.start()
-
-
 class SwarmPlace:
     """Every `spec` is a service of its own with one task."""
 
     kind = "swarm"
 
     def __init__(self) -> None:
-        self.engine = shared()
+        self.engine = docker.shared()
         self.names: tuple[str, ...] = (f"{self.engine.run}-db_password", f"{self.engine.run}-api.token")
         self._services: dict[str, docker_service.Service] = {}
 
