@@ -247,6 +247,14 @@ def test_an_update_config_that_people_chose_themselves_is_not_taken_for_ours(doc
     assert hands.service.spec()["UpdateConfig"]["Order"] == "start-first"
 
 
+def test_a_repair_that_no_release_follows_leaves_the_update_config_alone(docker: Engine) -> None:
+    hands = still(docker, update={"Order": "stop-first"})
+    hands.settings = {"update_config": {"order": "start-first"}}
+    assert hands.deliver(hands.item(made(1))) == Done()
+    assert hands.files() == {hands.base: f"{hands.base}_v1"}
+    assert hands.service.spec()["UpdateConfig"]["Order"] == "stop-first"
+
+
 def test_no_update_config_at_all_comes_back_as_none(docker: Engine) -> None:
     hands = still(docker, update_config=False)
     hands.settings = {"update_config": {"failure_action": "rollback", "delay": "0s"}}

@@ -204,7 +204,8 @@ class SwarmDestination:
             return NotYet(f"{service.name} is being updated by somebody else", _SOON)
         if not service.moving and len(seats.moving()) >= MOST_MOVING:
             return NotYet(f"{MOST_MOVING} other services are being updated", _SOON)
-        override = swarm_items.override(items, service)
+        in_hand = [item for item in items if slots.receipt_of(item) is not None]  # who releases it restores it, too
+        override = swarm_items.override(in_hand, service)
         seats.swarm.update(service, {**spec, "UpdateConfig": override} if override is not None else spec)
         after = seats.swarm.service(service.name)
         strays = swarm_spec.strays(service.spec, after.spec) if after is not None else []
