@@ -76,6 +76,16 @@ def test_a_key_that_somebody_writes_meanwhile_is_kept(vault: Vaults, monkeypatch
     assert vault.get("shop/db") == {"port": 5433, "theirs": [1, {"a": None}], "password": "old-value"}
 
 
+def test_a_key_that_somebody_writes_between_two_hooks_is_kept(vault: Vaults) -> None:
+    """`deliver` goes by what `prepare` read, so its compare-and-set must too."""
+    vault.put("shop/db", {"port": 5432})
+    place = delivery(vault)
+    assert isinstance(place.prepare(OLD), Prepared)
+    vault.put("shop/db", {"port": 5433})
+    assert place.deliver(OLD) == Done()
+    assert vault.get("shop/db") == {"port": 5433, "password": "old-value"}
+
+
 def test_a_secret_that_is_written_all_the_time_is_a_conflict_and_keeps_what_they_wrote(
     vault: Vaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
