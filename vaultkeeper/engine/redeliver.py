@@ -5,16 +5,19 @@ Each answer but Done is told: whoever asks for it must never read "done" of a co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.groups import Holder, Layout, asked, delivery_context, find_places
+from vaultkeeper.engine.groups import Holder, Layout, asked, confirm_timeout, delivery_context, find_places
 from vaultkeeper.engine.handover import holder_of
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE
+from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.outcome import Failed, No, NotYet, Refused, Unknown
 from vaultkeeper.model.policy import Read, RotationPolicy
-from vaultkeeper.model.rotation import Placed, Rotation
+from vaultkeeper.model.rotation import Audience, Placed, Rotation, Step
 from vaultkeeper.model.secret import GroupKey
 from vaultkeeper.ports import Destination, Item
 
@@ -36,35 +39,90 @@ def deliver_current(name: str, places: Sequence[Placed], book: Book, in_grace: R
     """Hand CURRENT to every slot and ask each consumer once. Idempotent. Raises RotationFailed, naming the first.
 
     A group is handed over whole: what is not in `items` might be taken for gone. `in_grace`: the open rotation that has
-    moved the labels already, if any; a checker's list keeps the old value then.
+    moved the labels already, if any; a checker's list keeps the old value then. Sleeps while groups are put off.
     """
     layout = Layout(parts)
     ours = Holder(name, parts.policies[name], tuple(places), in_grace, book)
-    for group in dict.fromkeys(place.group for place in places):
+
+    def items_of(group: GroupKey) -> list[Item]:
         others = [holder_of(secret, None, layout, parts) for secret in sorted(layout.secrets_in(group) - {name})]
-        items = [item for holder in (ours, *others) for item in holder.items(group, parts)]
-        if not ours.items(group, parts):
-            continue
+        return [item for holder in (ours, *others) for item in holder.items(group, parts)]
+
+    for audience in (Audience.CHECKER, Audience.CONSUMERS):  # consumers follow their checker
+        groups = dict.fromkeys(place.group for place in places if place.audience is audience)
+        _hand_to_all(name, [group for group in groups if ours.items(group, parts)], items_of, parts)
+
+
+@dataclass(frozen=True)
+class _PutOff:
+    """`patience`: how long one delivery of this group may take, by its own reckoning."""
+
+    answer: NotYet
+    patience: timedelta
+
+
+def _hand_to_all(
+    name: str, groups: Iterable[GroupKey], items_of: Callable[[GroupKey], list[Item]], parts: Parts
+) -> None:
+    """Who is put off keeps no other waiting, and is asked again for as long as any group still moves on."""
+    left, moved_s = list(groups), parts.clock.monotonic_s()
+    while left:
+        put_off: dict[GroupKey, _PutOff] = {}
+        for group in left[:]:
+            wait = _hand_over(name, group, items_of, parts)
+            if wait is None:
+                left.remove(group)
+                moved_s = parts.clock.monotonic_s()
+                continue
+            put_off[group] = wait
+            if len(put_off) == PUT_OFF_AT_ONCE:
+                break
+        if put_off:
+            _sleep_or_give_up(name, put_off, moved_s, parts)
+
+
+def _sleep_or_give_up(name: str, put_off: dict[GroupKey, _PutOff], moved_s: float, parts: Parts) -> None:
+    group, wait = next(iter(put_off.items()))
+    longest = max(each.patience for each in put_off.values())
+    if parts.clock.monotonic_s() - moved_s >= longest.total_seconds():
+        raise _undelivered(name, group, wait.answer.reason)
+    parts.watch(Event(name, Step.DELIVER.value, f"{group} waits: {wait.answer.reason}"))
+    parts.clock.sleep(min(each.answer.after for each in put_off.values()))
+
+
+def _hand_over(name: str, group: GroupKey, items_of: Callable[[GroupKey], list[Item]], parts: Parts) -> _PutOff | None:
+    """`items_of` is asked each time: a neighbour may have moved on while we slept."""
+    with parts.store.hold(f"group:{group}"):
+        items = items_of(group)
         destination = parts.backends.destination(items[0].spec.kind)
-        with parts.store.hold(f"group:{group}"):
-            _deliver(name, destination, group, items, parts)
-        _confirm(name, destination, group, items, parts)
+        put_off = _deliver(name, destination, group, items, parts)
+        if put_off is not None:
+            return _PutOff(put_off, confirm_timeout(destination, group, items))
+    _confirm(name, destination, group, items, parts)
+    return None
 
 
-def _deliver(name: str, destination: Destination, group: GroupKey, items: list[Item], parts: Parts) -> None:
+def _deliver(name: str, destination: Destination, group: GroupKey, items: list[Item], parts: Parts) -> NotYet | None:
     for hook in (destination.prepare, destination.deliver):
         answer = asked(
             parts,
             f"{destination.kind}.{hook.__name__}",
             lambda h=hook: h(group, items, delivery_context(parts)),  # type: ignore[misc]
         )
-        if isinstance(answer, Unknown | Refused | NotYet):
-            raise RotationFailed(
-                f"{name}: {group} could not be delivered",
-                why=answer.reason if isinstance(answer, NotYet) else answer.detail,
-                works="the target is on the current version; this consumer may not be",
-                next=f"vaultkeeper reconcile {name}",
-            )
+        if isinstance(answer, NotYet):
+            return answer
+        if isinstance(answer, Unknown | Refused):
+            raise _undelivered(name, group, answer.detail)
+    return None
+
+
+def _undelivered(name: str, group: GroupKey, why: str) -> RotationFailed:
+    return RotationFailed(
+        f"{name}: {group} could not be delivered",
+        why=why,
+        works="the target is on the current version; this consumer may not be",
+        next=f"vaultkeeper reconcile {name}",
+    )
 
 
 def _confirm(name: str, destination: Destination, group: GroupKey, items: list[Item], parts: Parts) -> None:

@@ -342,3 +342,30 @@ def test_a_redelivery_whose_consumer_fails_is_proposed_again_until_it_runs() -> 
     assert not bench.newest("s").open
     assert keys(bench) == []
     assert bench.current("s") == 2
+
+
+# --------------------------------------------------------------------------------------------------- many consumers
+
+
+def test_more_consumers_than_may_move_at_once_are_all_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a Swarm answers: one rollout takes 5 s here, and another service may begin only when it is over."""
+    bench = Bench("many")
+    services = tuple(f"app{n:02}" for n in range(20))
+    bench.use(bench.make.overlap("s", bench.make.service("v", services=services)))
+    bench.done("s")
+    current = bench.running("v", services[0])
+    for service in services:
+        bench.world.state["v"]["running"][service][""] = {"content": b"by hand", "version": "not ours"}
+    deliver, began = ServiceDestination.deliver, list[Any]()
+
+    def one_at_a_time(destination: ServiceDestination, group: GroupKey, items: Sequence[Item], ctx: Any) -> Result:
+        if began and bench.clock.now() - began[-1] < timedelta(seconds=5):
+            return NotYet("another service is being updated", timedelta(seconds=1))
+        began.append(bench.clock.now())
+        return deliver(destination, group, items, ctx)
+
+    monkeypatch.setattr(ServiceDestination, "deliver", one_at_a_time)
+    apply("s", "deliver", bench.parts())
+    assert all(bench.running("v", service) == current for service in services)
+    assert len(began) == len(services)
+    assert any("app01 waits: another service" in event.text for event in bench.events)
