@@ -120,6 +120,12 @@ def test_a_stack_deployed_with_the_current_names_restarts_nothing_and_with_old_o
     stack.env.write_text(old)
     assert stack.deploy().returncode == 0
     stack.docker.wait_for("the old name is back", lambda: [n for _, n in stack.tasks("api")] == [stack.base])
+    refused = stack.vk("env", "--format", "stack", stack.env)
+    assert refused.code == 3
+    assert f"vaultkeeper reconcile {NAME}" in refused.err
+    assert stack.env.read_text() == old
+    assert stack.vk("reconcile", NAME, "--apply", "deliver").code == 0
+    assert stack.vk("env", "--format", "stack", stack.env, "--json").json["names"] == names
 
 
 def test_the_file_is_kept_in_the_format_asked_for_and_touched_only_where_it_changes(stack: Stack) -> None:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from vaultkeeper.engine.groups import Holder, asked
+from vaultkeeper.engine.groups import Holder, asked, delivery_context
 from vaultkeeper.engine.judge import Seen
+from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
-from vaultkeeper.model.rotation import End
+from vaultkeeper.model.rotation import End, Placed
 from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
 from vaultkeeper.ports import Target
 
@@ -223,6 +224,26 @@ def drift(work: Work, holder: Holder, *, must_know: bool = False) -> list[str]:
         for place, one in held:
             if one.version is not None and one.version != current:
                 found.append(f"{place}: holds v{one.version}, not v{current}")
+    return found
+
+
+def held_now(holder: Holder, parts: Parts, places: Sequence[Placed] | None = None) -> list[tuple[Placed, Held]]:
+    """What every slot of a secret (or those of `places`) carries now, read-only. Raises BackendError.
+
+    Without slots that are not ours to write, and those that a destination does not tell of: read once in a life.
+    """
+    places = holder.places if places is None else places
+    found: list[tuple[Placed, Held]] = []
+    for group in dict.fromkeys(place.group for place in places):
+        items = holder.items(group, parts)
+        if not items:
+            continue
+        destination = parts.backends.destination(items[0].spec.kind)
+        ask = partial(destination.observe, group, items, delivery_context(parts))
+        seen = asked(parts, f"{destination.kind}.observe", ask)
+        if isinstance(seen, Unknown | Refused):
+            raise BackendError(f"{group} could not be asked", why=seen.detail)
+        found += [(place, seen[place.slot]) for place in places if place.group == group and place.slot in seen]
     return found
 
 

@@ -12,7 +12,7 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
-from vaultkeeper.engine.observe import look, newest_generation
+from vaultkeeper.engine.observe import held_now, look, newest_generation
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
@@ -21,10 +21,10 @@ from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, VaultkeeperError
-from vaultkeeper.model.outcome import Done, Held, Login, Refused, Unknown
+from vaultkeeper.model.outcome import Done, Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
-from vaultkeeper.model.secret import GroupKey, SecretVersion, StagingLabel
+from vaultkeeper.model.secret import SecretVersion, StagingLabel
 from vaultkeeper.ports import Change, Context
 
 SET_CURRENT = "set-current"
@@ -152,7 +152,7 @@ def _open_already(rotation: Rotation, work: Work) -> AlreadyOpen:
 
 def _about_destinations(work: Work, parts: Parts) -> list[Proposal]:
     current = work.rotation.from_version
-    stray = [name for _, name, held in _held(work, parts) if held.version != current]
+    stray = [place.name for place, held in held_now(_holder(work, parts), parts) if held.version != current]
     opened = newest_open(work.rotation.secret, parts)
     if current is not None and not stray and opened is not None and _stopped_elsewhere(opened):
         text = f"all agree on v{current}: ask its consumers once more, and close what stands {described(opened)}"
@@ -165,25 +165,6 @@ def _about_destinations(work: Work, parts: Parts) -> list[Proposal]:
     if _leaked(work, current):
         raise _nothing_to_propose(work, text)
     return [Proposal(DELIVER, f"{text}; deliver it there again")]
-
-
-def _held(work: Work, parts: Parts) -> list[tuple[GroupKey, str, Held]]:
-    found: list[tuple[GroupKey, str, Held]] = []
-    holder = _holder(work, parts)
-    for group in dict.fromkeys(place.group for place in holder.places):
-        items = holder.items(group, parts)
-        if not items:
-            continue
-        destination = parts.backends.destination(items[0].spec.kind)
-        seen = asked(
-            parts,
-            f"{destination.kind}.observe",
-            lambda d=destination, g=group, i=items: d.observe(g, i, delivery_context(parts)),  # type: ignore[misc]
-        )
-        if isinstance(seen, Unknown | Refused):
-            raise BackendError(f"{group} could not be asked", why=seen.detail)
-        found += [(group, place.name, seen[place.slot]) for place in holder.places if place.group == group]
-    return found
 
 
 def apply(name: str, key: str, parts: Parts) -> None:

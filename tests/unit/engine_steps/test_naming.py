@@ -10,10 +10,12 @@ import pytest
 
 from tests.unit.engine_steps.bench import Bench, SimBackends
 from vaultkeeper.engine.naming import names
+from vaultkeeper.engine.reconcile import apply
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Login, Unknown
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.ports import DeliveryContext
+from vaultkeeper.testing.simulators.service import ServiceDestination
 
 Told = Mapping[str, str] | Unknown
 
@@ -76,3 +78,56 @@ def test_a_name_that_a_shell_would_read_otherwise_is_an_error(name: str) -> None
 
 def test_a_disabled_policy_names_nothing() -> None:
     assert named({"web": {"VK_DB": "db_v3"}}, enabled=False) == {}
+
+
+class NamingService(ServiceDestination):
+    """A simulated service whose object is named after the version it runs on."""
+
+    kind = "sim_service"
+
+    def names(self, spec: DestinationSpec, ctx: DeliveryContext) -> dict[str, str]:
+        return {"VK_DB": "db_vx"}
+
+
+class NamingBackends(SimBackends):
+    def destination(self, kind: str) -> Any:
+        return NamingService() if kind == "sim_service" else super().destination(kind)
+
+
+def deployed(name: str, read: Read = Read.AT_START) -> Bench:
+    """v2 is CURRENT; a stale deploy has taken every service back to v1, so that all of them agree."""
+    bench = Bench(name)
+    bench.use(bench.make.overlap("s", replace(bench.make.service("v", services=("api", "web")), read=read)))
+    bench.done("s")
+    bench.world.backup("v")
+    bench.done("s")
+    assert names(replace(bench.parts(), backends=NamingBackends())) == told_of(read)
+    bench.world.restore_backup("v")
+    return bench
+
+
+def told_of(read: Read) -> dict[str, str]:
+    return {"VK_DB_FIRST_START" if read is Read.FIRST_START else "VK_DB": "db_vx"}
+
+
+def test_consumers_that_agree_on_a_stale_version_are_an_error_that_leads_to_reconcile() -> None:
+    bench = deployed("stale")
+    with pytest.raises(BackendError, match="another object than that of v2 of s") as told:
+        names(replace(bench.parts(), backends=NamingBackends()))
+    assert told.value.next == "vaultkeeper reconcile s"
+    apply("s", "deliver", bench.parts())
+    assert names(replace(bench.parts(), backends=NamingBackends())) == told_of(Read.AT_START)
+
+
+def test_an_object_that_nobody_stored_is_an_error() -> None:
+    bench = deployed("foreign")
+    bench.world.state["v"]["running"]["web"][""] = {"content": b"by hand", "version": "not ours"}
+    apply("s", "deliver", bench.parts())
+    bench.world.state["v"]["running"]["web"][""] = {"content": b"by hand", "version": "not ours"}
+    with pytest.raises(BackendError, match="another object than that of v2 of s"):
+        names(replace(bench.parts(), backends=NamingBackends()))
+
+
+def test_what_is_read_once_may_be_of_any_version() -> None:
+    bench = deployed("once", Read.FIRST_START)
+    assert names(replace(bench.parts(), backends=NamingBackends())) == told_of(Read.FIRST_START)
