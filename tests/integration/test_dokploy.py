@@ -492,6 +492,39 @@ def test_a_right_that_is_missing_when_it_is_applied_leaves_the_text_as_it_was(sh
     assert shop.env == OLD_TEXT
 
 
+def test_putting_back_keeps_what_somebody_saved_since(shop: Shop) -> None:
+    shop.member.may_deploy = False
+
+    def add_theirs(seen: Seen) -> None:
+        if seen.procedure == "application.reload":
+            shop.service.row["env"] += "THEIRS=1\r\n"
+
+    shop.dokploy.before.append(add_theirs)
+    assert isinstance(shop.delivery().hand_over(pair()[1]), Refused)
+    assert shop.env == OLD_TEXT + "THEIRS=1\r\n"
+
+
+@pytest.mark.parametrize("after", ["application.saveEnvironment", "application.reload"])
+def test_a_key_that_is_refused_after_the_save_is_not_taken_for_nothing_done(shop: Shop, after: str) -> None:
+    """Refused would mean that the text is the old one, and the target alone would be put back."""
+    delivery, new = shop.delivery(), pair()[1]
+    delivery.prepare(new)
+    reached: list[str] = []
+
+    def spend(seen: Seen) -> None:
+        if reached:
+            shop.dokploy.state.keys.clear()
+        elif seen.procedure == after:
+            reached.append(after)
+
+    shop.dokploy.before.append(spend)
+    with shop.dokploy.fault("lost-reply" if after == "application.reload" else "none", after, times=1):
+        answer = delivery.deliver(new)
+    assert new.fields["password"].text() in shop.env
+    assert isinstance(answer, Unknown)
+    assert "its sixth call is refused" in answer.detail
+
+
 # -------------------------------------------------------------------------------------------------------- when it fails
 
 FAULTS: dict[str, tuple[type[object], str]] = {

@@ -115,6 +115,18 @@ def test_notes_of_others_are_kept(vault: Vaults) -> None:
     assert set(noted) == {"team", "vaultkeeper-password"}
 
 
+def test_a_note_that_is_refused_after_the_write_is_not_taken_for_nothing_done(vault: Vaults) -> None:
+    """Refused would mean that the store holds the old value, and the target alone would be put back."""
+    vault.put("shop/db", {"port": 1})
+    full = {f"theirs-{number}": "x" for number in range(64)}
+    vault.api("POST", f"{vault.mount}/metadata/shop/db", {"custom_metadata": full})
+    place = delivery(vault, custom_metadata=True)
+    assert isinstance(place.prepare(OLD), Prepared)
+    assert isinstance(place.deliver(OLD), Unknown)
+    assert vault.get("shop/db") == {"port": 1, "password": "old-value"}
+    assert isinstance(place.deliver(OLD), Refused)
+
+
 def test_invariant_12_a_newer_generation_of_ours_is_left_alone(vault: Vaults) -> None:
     assert delivery(vault, custom_metadata=True).hand_over(version(9, "from-the-future")) == Done()
     answer = delivery(vault, custom_metadata=True).prepare(NEW)

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from vaultkeeper.access import slots
-from vaultkeeper.access.answer import refused, unknown
+from vaultkeeper.access.answer import Answered, refused, unknown
 from vaultkeeper.access.dokploy import Connection, Dokploy, DokployError, opened
 from vaultkeeper.access.dokploy_env import EnvText, only_reference, references, resolve, spliced
 from vaultkeeper.access.dokploy_running import Wanted
@@ -210,13 +210,24 @@ def edit(here: Group) -> None:
             here.text.put(item.slot, content)
 
 
+@contextmanager
+def unsure() -> Iterator[None]:
+    """Looking after a save: what is refused now leaves the new text behind, so nobody may take it for untouched."""
+    try:
+        yield
+    except Answered as error:
+        raise unknown(error.what) from None
+
+
 def read_back(here: Group) -> Group:
     """What was saved stands there. Raises Answered with CONFLICT where somebody else's save took its place."""
-    holder = read(here.server, here.holder.kind, here.holder.id)
-    text = text_of(holder)
-    if any(text.get(name) != here.text.get(name) for name in here.names):
+    with unsure():
+        holder = read(here.server, here.holder.kind, here.holder.id)
+        found = Group(here.settings, here.spec, here.server, holder, text_of(holder), here.items)
+        list(found.services)  # looked up here, and kept
+    if any(found.text.get(name) != here.text.get(name) for name in here.names):
         raise refused(No.CONFLICT, f"{holder.name} was saved by somebody else at the same moment")
-    return Group(here.settings, here.spec, here.server, holder, text, here.items)
+    return found
 
 
 def apply_to(here: Group, service: Holder, put_back: str | None, earlier: Sequence[Holder] = ()) -> None:
@@ -229,7 +240,9 @@ def apply_to(here: Group, service: Holder, put_back: str | None, earlier: Sequen
         apply(here.server, service, how, here.title)
     except DokployError as error:
         if not error.definite:
-            if service.kind in DATABASES or (how == "reload" and read(here.server, service.kind, service.id).failed):
+            with unsure():
+                failed = how == "reload" and read(here.server, service.kind, service.id).failed
+            if service.kind in DATABASES or failed:
                 return
             raise
         if put_back is not None:
@@ -238,13 +251,18 @@ def apply_to(here: Group, service: Holder, put_back: str | None, earlier: Sequen
 
 
 def _put_back(here: Group, env: str, applied: Sequence[Holder], why: DokployError) -> None:
-    """As if nothing had been delivered. Raises Answered with Unknown where that is not certain."""
+    """As if nothing had been delivered; what others saved meanwhile stays. Raises Answered where that is unsure."""
     try:
-        save(here.server, here.holder, env)
-        certain = read(here.server, here.holder.kind, here.holder.id).env == env
+        holder, before = read(here.server, here.holder.kind, here.holder.id), EnvText(env)
+        text = text_of(holder)
+        for name in here.names:
+            if text.get(name) == here.text.get(name) != before.get(name):
+                text.restore(name, before.get(name))
+        save(here.server, holder, text.text)
+        certain = read(here.server, holder.kind, holder.id).env == text.text
         for service in applied:
             apply(here.server, service, here.how(service), f"{here.title} (put back)"[:200])
-    except DokployError:
+    except Answered:
         certain = False
     if not certain:
         raise unknown(f"{why.what}; the variables could not be put back") from None

@@ -157,10 +157,17 @@ class VaultKvDestination:
                     if stored.version == before.version:
                         return NotYet(f"{settings.path}: a standby lags behind the active node", LAG)
                     continue
-                return self._tag(Stored(version, wanted, stored.notes), items, ctx)
+                return self._tagged(Stored(version, wanted, stored.notes), items, ctx)
         except Answered as error:
             return error.result
         return Refused(No.CONFLICT, f"{settings.path} is written by somebody else all the time")
+
+    def _tagged(self, stored: Stored, items: Sequence[Item], ctx: DeliveryContext) -> Done | Unknown:
+        """After a write: a note that is refused leaves the new value behind, so it is not as if nothing was done."""
+        try:
+            return self._tag(stored, items, ctx)
+        except Answered as error:
+            return error.unknown
 
     def _tag(self, stored: Stored, items: Sequence[Item], ctx: DeliveryContext) -> Done:
         """One note for each key. Raises Answered; the delivery is repeated then, and finds everything written."""
