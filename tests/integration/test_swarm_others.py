@@ -116,6 +116,12 @@ def test_a_rollback_by_hand_within_grace_works_is_seen_and_repaired(
     proposals = place.ok("reconcile", member.name, "--json").json["proposals"]
     print(proposals)
     assert proposals
+    assert place.ok("rotate", "--due", "--json").json["rotations"] == []  # by default it is told only
+    place.policy(member, grace_period="1h", on_drift="repair")
+    (entry,) = place.ok("rotate", "--due", "--json").json["rotations"]
+    assert (entry["secret"], entry["state"]) == (member.name, "repaired")
+    docker.wait_for("it runs on the new value", lambda: service.all_running() and not service.running(member.object))
+    assert place.agrees(member) == ""
 
 
 def test_a_service_that_does_not_exist_is_named_before_anything_is_changed(

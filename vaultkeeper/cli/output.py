@@ -23,6 +23,7 @@ STATE_STYLES = {
     "due": "yellow",
     "failed": "red",
     "done": "green",
+    "repaired": "green",
     "waiting": "yellow",
     "rolled_back": "red",
     "parked": "red",

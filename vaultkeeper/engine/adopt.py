@@ -9,8 +9,8 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.observe import same_credential
+from vaultkeeper.engine.opening import newest_open
 from vaultkeeper.engine.parts import Parts, open_target
-from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, PolicyInvalid, RotationFailed
 from vaultkeeper.model.outcome import Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy

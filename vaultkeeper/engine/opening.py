@@ -16,6 +16,12 @@ from vaultkeeper.model.secret import StagingLabel
 from vaultkeeper.ports import Change, VersionChange
 
 
+def newest_open(name: str, parts: Parts) -> Rotation | None:
+    """The one open rotation of a secret, if there is one (invariant 4)."""
+    newest = parts.store.rotations(name, limit=1)
+    return newest[0] if newest and newest[0].open else None
+
+
 def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, superseded: Rotation | None = None) -> Work:
     """Journal a new rotation with its phases. The caller holds the secret."""
     rotation = new_rotation(name, parts, purpose, options)

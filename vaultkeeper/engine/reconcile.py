@@ -13,11 +13,10 @@ from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.observe import held_now, look, newest_generation
-from vaultkeeper.engine.opening import new_rotation
+from vaultkeeper.engine.opening import new_rotation, newest_open
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
 from vaultkeeper.engine.redeliver import deliver_current, places_of
-from vaultkeeper.engine.rotate import newest_open
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, VaultkeeperError

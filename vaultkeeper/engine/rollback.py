@@ -10,10 +10,10 @@ from datetime import timedelta
 from functools import partial
 
 from vaultkeeper.engine import moves
-from vaultkeeper.engine.opening import open_work, take_up
+from vaultkeeper.engine.opening import newest_open, open_work, take_up
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
-from vaultkeeper.engine.rotate import Report, newest_open, run
+from vaultkeeper.engine.rotate import Report, run
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import NotFound, UsageError
 from vaultkeeper.model.rotation import Direction, Options, Purpose, Rotation, Step

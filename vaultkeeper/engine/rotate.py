@@ -18,15 +18,16 @@ from vaultkeeper.engine.cluster import clusters
 from vaultkeeper.engine.groups import Layout
 from vaultkeeper.engine.handover import hand_over
 from vaultkeeper.engine.keeping import discard_expired
-from vaultkeeper.engine.opening import open_work, replaceable, take_up
+from vaultkeeper.engine.opening import newest_open, open_work, replaceable, take_up
 from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.repair import repair
 from vaultkeeper.engine.schedule import due_at
 from vaultkeeper.engine.steps import take_step
 from vaultkeeper.engine.verdict import described, exit_code, told
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import Locked, NotFound, VaultkeeperError
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.rotation import Options, Purpose, Rotation, State, Step
+from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import GroupKey, StagingLabel
 from vaultkeeper.ports import Pause
 
@@ -35,7 +36,7 @@ DEFAULT_WAIT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one secret in one command. `skipped` says why nothing was done."""
+    """What became of one secret in one command. `skipped` says why nothing was done, or what was `repaired`."""
 
     secret: str
     rotation: Rotation | None = None
@@ -43,10 +44,13 @@ class Report:
     skip_code: int = 0  #: exit code of the skip: 7 where it was asked for by name
     seconds: float = 0.0
     error: VaultkeeperError | None = None
+    repaired: bool = False
 
     @property
     def state(self) -> str:
-        return self.rotation.state.value if self.rotation else "skipped"
+        if self.rotation is None:
+            return "repaired" if self.repaired else "skipped"
+        return self.rotation.state.value
 
     @property
     def exit_code(self) -> int:
@@ -56,7 +60,7 @@ class Report:
 
     @property
     def changed(self) -> bool:
-        return self.rotation is not None and self.rotation.finished
+        return self.repaired or (self.rotation is not None and self.rotation.finished)
 
 
 def drive(works: Sequence[Work], layout: Layout) -> datetime | None:
@@ -216,7 +220,13 @@ def resume(
 
 
 def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
-    """What the daemon would do now: go on with what is open and awake, then rotate what is due."""
+    """What the daemon would do now: repair drift, go on with what is open and awake, then rotate what is due."""
+    repairs = [
+        report
+        for name, policy in parts.policies.items()
+        if policy.on_drift_repair
+        for report in _repaired(name, parts, wait)
+    ]
     now = parts.clock.now()
     ready = [
         r.secret
@@ -225,7 +235,25 @@ def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
         and (r.not_before is None or r.not_before <= now or r.entered_at > now)
     ]
     reports = resume(ready, parts, wait=wait, forward=False) if ready else []
-    return reports + rotate(due_names(parts), parts, by_name=False, wait=wait)
+    return repairs + reports + rotate(due_names(parts), parts, by_name=False, wait=wait)
+
+
+def _repaired(name: str, parts: Parts, wait: timedelta | None) -> list[Report]:
+    """What stops here keeps no other secret waiting. A rotation that only drift had stopped goes on."""
+    if not parts.policies[name].enabled or pause_of(name, parts):
+        return []
+    try:
+        found = repair(name, parts)
+    except Locked as busy:
+        return [Report(name, skipped=str(busy))]
+    except VaultkeeperError as error:
+        return [Report(name, error=error, skip_code=error.exit_code)]
+    if not found:
+        return []
+    opened = newest_open(name, parts)
+    stopped = opened is not None and opened.state is State.PARKED and opened.cause is Cause.DRIFT
+    done = Report(name, skipped=f"delivered again: {found}", repaired=True)
+    return [done, *(resume([name], parts, wait=wait) if stopped else [])]
 
 
 def due_names(parts: Parts) -> list[str]:
@@ -297,12 +325,6 @@ def _all(done: Iterable[None]) -> None:
     """Wait for each, and raise what one of them raised."""
     for _ in done:
         pass
-
-
-def newest_open(name: str, parts: Parts) -> Rotation | None:
-    """The one open rotation of a secret, if there is one (invariant 4)."""
-    newest = parts.store.rotations(name, limit=1)
-    return newest[0] if newest and newest[0].open else None
 
 
 def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, replace: bool = False) -> Report | None:
