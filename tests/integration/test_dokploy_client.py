@@ -75,6 +75,19 @@ def test_each_failure_is_an_error_of_its_own(server: SimulatedDokploy, fault: st
     assert error.value.definite is (kind is dokploy.Elsewhere)
 
 
+@pytest.mark.parametrize("body", [b"404 page not found", b"", b'{"error":"login required"}', b'["no"]'])
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_a_proxy_refuses_says_nothing_of_key_right_or_version(
+    server: SimulatedDokploy, status: int, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client(server) as asked:
+        monkeypatch.setattr(server, "answer", lambda *_: (status, body))
+        with pytest.raises(dokploy.NotDokploy) as error:
+            asked.get("settings.getDokployVersion")
+    assert not error.value.definite
+    assert error.value.next
+
+
 def test_a_server_that_says_nothing_ends_with_the_deadline_of_the_whole_call(server: SimulatedDokploy) -> None:
     with client(server, seconds=0.3) as asked, server.fault("silent"), pytest.raises(dokploy.NoAnswer, match="in time"):
         asked.get("settings.getDokployVersion")

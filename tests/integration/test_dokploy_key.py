@@ -21,7 +21,7 @@ from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.rotate import resume, rotate
 from vaultkeeper.model.outcome import Login, Observation, Refused, Unknown
-from vaultkeeper.model.secret import SecretBytes, StagingLabel
+from vaultkeeper.model.secret import Handle, SecretBytes, StagingLabel
 from vaultkeeper.policyfile.load import load
 from vaultkeeper.targets.dokploy_api_key import DokployApiKeyTarget
 from vaultkeeper.testing.contract.trial import Watch, version
@@ -147,6 +147,27 @@ def test_which_key_is_the_adopted_one_must_be_said(own: OwnKey) -> None:
     refused = target(own.shop).set([], [adopted], Watch().context(adopted))
     assert isinstance(refused, Refused)
     assert own.first.id in own.shop.dokploy.state.keys
+
+
+def test_of_two_keys_with_the_adopted_ones_name_none_is_deleted(own: OwnKey) -> None:
+    theirs = own.shop.dokploy.state.key(own.shop.member, "by hand")
+    mine = own.shop.dokploy.state.key(own.shop.member, "by hand")
+    adopted = version(1, {"token": SecretBytes(mine.value.encode())}, "dokploy_api_key", {})
+    asked = target(own.shop, first_key="by hand")
+    (finding,) = asked.check(Watch().context(adopted))
+    assert finding.level == "refuse"
+    assert "no other key" in finding.next
+    assert isinstance(asked.set([], [adopted], Watch().context(adopted)), Refused)
+    assert {theirs.id, mine.id} <= set(own.shop.dokploy.state.keys)
+
+
+def test_where_keys_cannot_be_deleted_none_is_taken_for_deleted(own: OwnKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaultkeeper.testing.dokploy.calls import POSTS
+
+    monkeypatch.delitem(POSTS, "user.deleteApiKey")
+    adopted = version(1, {"token": SecretBytes(own.first.value.encode())}, "dokploy_api_key", {})
+    answer = target(own.shop).drop(Handle(json.dumps({"id": own.theirs.id})), Watch().context(adopted))
+    assert isinstance(answer, Refused)
 
 
 def test_a_period_that_dokploy_does_not_let_a_key_live_through_is_refused(own: OwnKey) -> None:

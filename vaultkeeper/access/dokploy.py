@@ -178,13 +178,17 @@ def _parsed(body: bytes) -> Any:
         return _BROKEN
 
 
-def _failed(host: str, procedure: str, reply: http.Reply, document: Mapping[str, Any]) -> DokployError:
+def _failed(  # noqa: PLR0911 - one return a row
+    host: str, procedure: str, reply: http.Reply, document: Mapping[str, Any]
+) -> DokployError:
     """Only fixed texts and names of fields are taken from the reply."""
     told = document.get("data")
     data: Mapping[str, Any] = told if isinstance(told, dict) else {}
     match reply.status:
-        case 401 if "code" not in document:
+        case 401 if document.get("message") == "Unauthorized" and "code" not in document:
             return _key_refused(host)
+        case 401 | 403 | 404 if not isinstance(document.get("message"), str) or "code" not in document:
+            return _not_dokploy(host, reply.status, "words that are not its own, as proxies answer")
         case 401 | 403:
             what = f"{host}: the key's user may not call {procedure}"
             return RightMissing(

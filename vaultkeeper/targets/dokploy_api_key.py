@@ -25,6 +25,7 @@ from vaultkeeper.access.dokploy import (
     KeyRefused,
     NotDokploy,
     NotThere,
+    ProcedureMissing,
     ServerFailed,
 )
 from vaultkeeper.access.settings import host_of
@@ -39,6 +40,7 @@ _NAME = "vk-{}"
 _ID_CHARS = 28  # a name has at most 32
 _PREFIX = "vk_"
 _SHORTEST, _LONGEST = timedelta(days=1), timedelta(days=365)  # what better-auth accepts beneath Dokploy
+_FIRST_NEXT = "give `first_key:` the name that it, and no other key, has in Dokploy's list of keys"
 
 
 class DokployApiKeySettings(Connection):
@@ -76,10 +78,9 @@ class DokployApiKeyTarget:
             listed = self._with_key(ctx, (), _listed)
         except Answered as error:
             return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what, error.next)]
-        names = {row["name"] for row in listed.keys}
-        if ctx.current is not None and ctx.current.handle is None and self.settings.first_key not in names:
+        if ctx.current is not None and ctx.current.handle is None and self._first(listed) is None:
             text = "nothing says which of the keys in Dokploy is the adopted one, so it could not be deleted"
-            return [Finding("refuse", text, "give `first_key:` the name that it has in Dokploy's list of keys")]
+            return [Finding("refuse", text, _FIRST_NEXT)]
         return [Finding("ok", f"{len(listed.keys)} keys of this user can be listed")]
 
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
@@ -203,7 +204,12 @@ class DokployApiKeyTarget:
     def _handle(self, version: SecretVersion, listed: _Listed, answer: Login) -> Handle | None:
         if version.handle is not None or answer is not Login.ACCEPTED:
             return version.handle
-        return next((_to_handle(row["id"]) for row in listed.keys if row["name"] == self.settings.first_key), None)
+        return self._first(listed)
+
+    def _first(self, listed: _Listed) -> Handle | None:
+        """The one key of the policy's `first_key`; none where several have that name: they may be somebody else's."""
+        named = [row["id"] for row in listed.keys if row["name"] == self.settings.first_key]
+        return _to_handle(named[0]) if len(named) == 1 else None
 
     def _delete(self, version: SecretVersion, accept: Sequence[SecretVersion], listed: _Listed, ctx: Context) -> None:
         """An adopted key has no id: it is the one of the policy's `first_key`, unless that one is to stay."""
@@ -216,7 +222,7 @@ class DokployApiKeyTarget:
                 raise refused(
                     No.UNSUPPORTED,
                     "which key in Dokploy is the adopted one is not known, so it cannot be deleted",
-                    next="give `first_key:` the name that it has in Dokploy's list of keys",
+                    next=_FIRST_NEXT,
                 )
         if handle is not None:
             id_ = _id(handle)
@@ -264,6 +270,8 @@ def _minted(made: Any) -> tuple[Fields, Handle] | Unknown:
 def _delete(server: Dokploy, id_: str) -> None:
     try:
         server.post("user.deleteApiKey", {"apiKeyId": id_})
+    except ProcedureMissing:
+        raise
     except NotThere:
         return
 
