@@ -196,6 +196,16 @@ def test_a_token_in_its_second_half_is_renewed(simulated: Vaults) -> None:
         assert known.dies_at - now == pytest.approx(lives, abs=5)
 
 
+def test_a_token_that_may_not_renew_itself_is_used_until_it_ends(simulated: Vaults) -> None:
+    token = simulated.new_token(ttl="100s")
+    server = simulated.simulator
+    assert server is not None
+    policies, now = server.state.policies, time.time()
+    policies["default"] = policies["default"].replace("auth/token/renew-self", "auth/token/nothing")
+    server.state.clock = lambda: now + 60
+    assert ask(simulated.by_token(token), reads(simulated)).version == 0  # it was asked
+
+
 def test_a_login_that_will_soon_end_is_replaced_before_it_is_used(vault: Vaults) -> None:
     vault.api("POST", f"auth/{vault.approle}/role/vaultkeeper", {"token_ttl": "4s", "token_max_ttl": "4s"})
     first = ask(vault.connection(), lambda at: at.token)
@@ -262,7 +272,6 @@ def test_a_wrong_secret_id_is_refused_and_a_locked_role_is_waited_for(vault: Vau
     [
         (400, vault_errors.Rejected),
         (403, vault_errors.PermissionDenied),
-        (404, vault_errors.NotThere),
         (405, vault_errors.Rejected),
         (412, vault_errors.Unanswered),
         (413, vault_errors.TooLarge),
@@ -280,6 +289,21 @@ def test_nothing_that_the_server_says_reaches_an_error(status: int, error: type[
         vault_errors.judge(status, body.encode(), "host/v1/x", limit_bytes=1 << 20)
     assert CANARY not in repr(raised.value) + str(raised.value) + raised.value.next  # type: ignore[attr-defined]
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (f'{{"errors": ["{CANARY}"]}}', vault_errors.NotThere),
+        (f"<html>{CANARY}</html>", vault_errors.Unanswered),
+        (f'{{"message": "{CANARY}"}}', vault_errors.Unanswered),
+        ("", vault_errors.Unanswered),
+    ],
+)
+def test_a_404_of_a_proxy_is_not_taken_for_a_secret_that_was_never_written(body: str, error: type[Exception]) -> None:
+    with pytest.raises(error) as raised:
+        vault_errors.judge(404, body.encode(), "host/v1/x", limit_bytes=1 << 20)
+    assert CANARY not in repr(raised.value) + str(raised.value) + raised.value.next  # type: ignore[attr-defined]
 
 
 def test_a_page_of_somebody_else_is_no_answer() -> None:

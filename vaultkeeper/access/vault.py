@@ -53,12 +53,15 @@ class Login:
     idle_since_s: float = 0.0
 
     def renew(self) -> None:
-        """Where half of its life is over. Raises VaultError."""
+        """Where half of its life is over. A token that may not renew itself serves until it ends. Raises VaultError."""
         if time.monotonic() < self.renew_at_s:
             return
         from hvac.api.auth_methods import Token
 
-        self.learn(Token(self.transport).renew_self().get("auth") or {})
+        try:
+            self.learn(Token(self.transport).renew_self().get("auth") or {})
+        except PermissionDenied:
+            self.renew_at_s = float("inf")
 
     def learn(self, auth: Mapping[str, Any]) -> None:
         """At its longest possible life a token is given less than was asked, and in the end nothing more."""

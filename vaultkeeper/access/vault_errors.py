@@ -132,6 +132,7 @@ CAS_REQUIRED = "check-and-set parameter required for this call"
 DEAD = ["permission denied"]
 LOGIN = {"invalid role or secret ID", "missing secret_id", "missing role_id"}
 WRAPPING = "wrapping token is not valid or does not exist"
+_WHO = "is there a proxy or another program at this address?"
 
 
 def judge(status: int, body: bytes, where: str, *, limit_bytes: int) -> Mapping[str, Any]:
@@ -157,7 +158,7 @@ def _document(status: int, body: bytes, where: str, limit_bytes: int) -> Mapping
     document = _read(body)
     if not document:
         what = f"more than {limit_bytes >> 20} MiB" if len(body) >= limit_bytes else "no JSON"
-        raise Unanswered(f"{where}: the answer is {what}", next="is there a proxy or another program at this address?")
+        raise Unanswered(f"{where}: the answer is {what}", next=_WHO)
     return document
 
 
@@ -185,6 +186,8 @@ def _absent(document: Mapping[str, Any], texts: list[str], where: str) -> VaultE
         return NotVersioned(
             f"{where}: this is no path of a key-value store of version 2", next="name a mount that is: bao secrets list"
         )
+    if not isinstance(document.get("errors"), list):
+        return Unanswered(f"{where}: answered 404 in words that are not the server's own", next=_WHO)
     return NotThere(f"{where}: there is nothing", next="correct the path, or write it first")
 
 
