@@ -399,6 +399,39 @@ def test_check_tells_what_will_surprise_and_shows_no_value(docker: Engine) -> No
     assert "your database is not restarted" in said["ok"][0]
 
 
+def test_a_service_that_reads_the_object_and_is_not_listed_is_told(docker: Engine) -> None:
+    hands = still(docker)
+    hands.carry(made(1))
+    (carried,) = hands.service.spec()["TaskTemplate"]["ContainerSpec"]["Secrets"]
+    quiet: dict[str, Any] = {"replicas": 0, "started": False}
+    by_id = {"ID": carried["SecretID"], "Name": carried["SecretName"]}
+    missed = docker.service("missed", {"db": by_id}, **quiet)
+    docker.service("once", {"db": by_id}, Labels={**docker.labels, "vaultkeeper.read": "first_start"}, **quiet)
+    (told,) = [text for text in hands.check(hands.item(made(1)))["warn"] if "does not list it" in text]
+    assert told.startswith(f"{missed.name} refers to {hands.base}")
+    hands.settings = {"services": [hands.service.name, missed.name]}
+    for found in hands.destination.check(hands.spots()[0].group, [hands.item(made(1))], hands.ctx):
+        assert "does not list it" not in found.text
+
+
+def test_a_target_that_only_services_of_the_swarm_reach_is_told_with_its_network(docker: Engine) -> None:
+    body = {"Name": docker.name("back"), "Driver": "overlay", "Internal": True, "Labels": docker.labels}
+    docker.api("POST", "/networks/create", body)
+    quiet: dict[str, Any] = {"replicas": 0, "started": False}
+    inside = docker.service("pg", {}, task={"Networks": [{"Target": body["Name"]}]}, **quiet)
+    ports = {"Ports": [{"Protocol": "tcp", "TargetPort": 5432, "PublishedPort": 28432, "PublishMode": "host"}]}
+    outside = docker.service("pub", {}, EndpointSpec=ports, **quiet)
+    hands = still(docker)
+    said: dict[str, list[str]] = {}
+    for host in (inside.name, outside.name, f"{inside.name}.internal", "nobody"):
+        at_host = made(1)
+        at_host = replace(at_host, binding=replace(at_host.binding, target_settings={"host": host}))
+        said[host] = [text for text in hands.check(hands.item(at_host))["warn"] if "without a published port" in text]
+    (told,) = said.pop(inside.name)
+    assert f"reached inside {body['Name']} only" in told
+    assert list(said.values()) == [[], [], []]
+
+
 def test_a_service_that_does_not_run_even_before_is_told(docker: Engine) -> None:
     hands = Hands(docker, docker.service("lame", breaks="exit", works_on=["never"], started=False), "db")
     (told,) = [text for text in hands.check(hands.item(made(1)))["warn"] if "before any change" in text]

@@ -116,7 +116,8 @@ class SwarmDestination:
                     for host in swarm_items.targets(items)
                     if (found := swarm_advice.inside(host, seats.only_inside(host)))
                 ]
-                return [*inside, *swarm_advice.findings(service, mounted, current)]
+                unlisted = _unlisted(service.name, items, seats)
+                return [*inside, *unlisted, *swarm_advice.findings(service, mounted, current)]
         except Answered as error:
             level = "refuse" if isinstance(error.result, Refused) else "unchecked"
             return [Finding(level, error.what, error.next)]
@@ -317,6 +318,22 @@ class SwarmDestination:
 
 
 # ---------------------------------------------------------------------------------------------------------- small parts
+
+
+def _unlisted(service: str, items: Sequence[Item], seats: Seats) -> list[Finding]:
+    """Services that read an object of these secrets and that nobody will update; told once, by the first one listed."""
+    found: list[Finding] = []
+    for seat in swarm_items.restarting(items):
+        settings = swarm_items.settings_of(seat.item.spec)
+        if settings.discover or settings.ordered(settings.services)[0] != service:
+            continue
+        mounts = {seat.mount.base: seat.mount}
+        reading = seats.services_with(list(mounts), [seat.item.secret], mounts)
+        left = [name for name in reading if name not in settings.services]
+        if left:
+            text = f"{', '.join(left)} refers to {seat.mount.base} too, and `services` does not list it"
+            found.append(Finding("warn", text, "list it, here or in another destination, or say `discover: true`"))
+    return found
 
 
 def _missing(group: GroupKey) -> Finding:

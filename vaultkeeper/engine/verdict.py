@@ -109,7 +109,7 @@ def works_now(rotation: Rotation) -> str:
     at_target = new if rotation.finished else old
     nothing_of_ours = {
         Cause.NONE_ACCEPTED: "none of the stored versions was accepted",
-        Cause.DRIFT: f"{at_target} at the target; somebody put a consumer back to an older one",
+        Cause.DRIFT: f"{at_target} at the target; a consumer holds an older one",
         Cause.STALE: "what a newer state of this installation set last; this store does not hold it",
         Cause.OLD_REFUSED: f"{new}: the target accepts it, and refuses {old}",
         Cause.TARGET_WENT_BACK: f"an older version than {old}: the target was put back",

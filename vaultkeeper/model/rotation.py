@@ -123,7 +123,7 @@ class Cause(Enum):
     NONE_ACCEPTED = "none_accepted"
     NO_WAY_BACK = "no_way_back"
     OLD_REFUSED = "old_refused"  #: going back would hand out a value that the target refuses now
-    DRIFT = "drift"  #: somebody put a destination back to an older version
+    DRIFT = "drift"  #: a consumer holds an older version: somebody put it back, or it came later
     ACCOUNT_IN_USE = "account_in_use"  #: first rotation of an account that can log in already, without `--replace`
     LAGGARDS = "laggards"  #: emergency: consumers not confirmed in time, `--cut` not given
     ASKED = "asked"  #: a person asked to go back

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.engine_steps.bench import LONG, Bench
+from vaultkeeper.engine.verdict import works_now
 from vaultkeeper.model.rotation import Cause, State, Waiting
 from vaultkeeper.ports import Pause
 from vaultkeeper.testing.faults import Fault, Goes
@@ -70,6 +71,7 @@ def test_a_rotation_that_drift_stopped_after_its_finish_goes_on_when_it_is_repai
     bench = reverted("stopped", NOW, on_drift_repair=False)
     (report,) = bench.resume()
     assert (report.state, bench.newest("s").cause) == ("parked", Cause.DRIFT)
+    assert works_now(bench.newest("s")).endswith("; a consumer holds an older one")  # true of one that came later, too
     bench.edit("s", on_drift_repair=True)
     assert [report.state for report in bench.run_due()] == ["repaired", "done"]
     assert bench.accepted("s") == {2}
