@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from vaultkeeper.access import slots
-from vaultkeeper.access.answer import Answered, refused, unknown
+from vaultkeeper.access.answer import refused, unknown
 from vaultkeeper.access.dokploy import Connection, Dokploy, DokployError, opened
 from vaultkeeper.access.dokploy_env import EnvText, only_reference, references, resolve, spliced
 from vaultkeeper.access.dokploy_running import Wanted
@@ -29,6 +29,7 @@ from vaultkeeper.access.dokploy_service import (
     save,
 )
 from vaultkeeper.access.settings import Command, HttpCheck, Reference
+from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.outcome import No, Receipt
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.ports import DeliveryContext, Item
@@ -212,10 +213,10 @@ def edit(here: Group) -> None:
 
 @contextmanager
 def unsure() -> Iterator[None]:
-    """Looking after a save: what is refused now leaves the new text behind, so nobody may take it for untouched."""
+    """Looking after a save: whatever fails now leaves the new text behind, so nobody may take it for untouched."""
     try:
         yield
-    except Answered as error:
+    except VaultkeeperError as error:
         raise unknown(error.what) from None
 
 
@@ -262,7 +263,7 @@ def _put_back(here: Group, env: str, applied: Sequence[Holder], why: DokployErro
         certain = read(here.server, holder.kind, holder.id).env == text.text
         for service in applied:
             apply(here.server, service, here.how(service), f"{here.title} (put back)"[:200])
-    except Answered:
+    except VaultkeeperError:
         certain = False
     if not certain:
         raise unknown(f"{why.what}; the variables could not be put back") from None

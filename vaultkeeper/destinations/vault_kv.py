@@ -26,7 +26,7 @@ from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.vault_errors import CasMismatch
 from vaultkeeper.access.vault_kv import Stored
 from vaultkeeper.access.vault_settings import VaultPath, VaultSettings
-from vaultkeeper.errors import PolicyInvalid
+from vaultkeeper.errors import PolicyInvalid, VaultkeeperError
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -35,6 +35,7 @@ from vaultkeeper.model.outcome import (
     Finding,
     Held,
     Holds,
+    Login,
     No,
     NotYet,
     Prepared,
@@ -163,11 +164,11 @@ class VaultKvDestination:
         return Refused(No.CONFLICT, f"{settings.path} is written by somebody else all the time")
 
     def _tagged(self, stored: Stored, items: Sequence[Item], ctx: DeliveryContext) -> Done | Unknown:
-        """After a write: a note that is refused leaves the new value behind, so it is not as if nothing was done."""
+        """After a write: a note that fails leaves the new value behind, so it is not as if nothing was done."""
         try:
             return self._tag(stored, items, ctx)
-        except Answered as error:
-            return error.unknown
+        except VaultkeeperError as error:
+            return Unknown(Login.UNREACHABLE, error.what)
 
     def _tag(self, stored: Stored, items: Sequence[Item], ctx: DeliveryContext) -> Done:
         """One note for each key. Raises Answered; the delivery is repeated then, and finds everything written."""
