@@ -108,6 +108,8 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
     if target is None or policy.target is None or policy.target.unverified or not target.capabilities.probes:
         return
     answer = _login(target, version, parts)
+    if answer in {Login.UNREACHABLE, Login.THROTTLED}:
+        raise _not_asked(policy.name, f"the login was {answer.value}")
     if answer is not Login.ACCEPTED:
         raise RotationFailed(
             f"{policy.name}: this value was not accepted",
@@ -125,15 +127,20 @@ def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
         return Login.THROTTLED
     answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, ctx))
     if isinstance(answer, Refused | Unknown):
-        raise BackendError(
-            f"{version.secret}: the target could not be asked",
-            why=answer.detail,
-            works="whatever worked before; nothing was stored or changed",
-            next="vaultkeeper check   once that is put right",
-        )
+        raise _not_asked(version.secret, answer.detail)
     if budget is not None and answer is Login.ACCEPTED:
         parts.store.refund_login(account, address)
     return answer
+
+
+def _not_asked(name: str, why: str) -> BackendError:
+    """It says nothing about the value."""
+    return BackendError(
+        f"{name}: the target could not be asked",
+        why=why,
+        works="whatever worked before; nothing was stored or changed",
+        next=f"vaultkeeper check   once that is put right, then   vaultkeeper adopt {name}   with the same value",
+    )
 
 
 def _keep(version: SecretVersion, stuck: Rotation | None, parts: Parts) -> SecretVersion:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.engine_steps.bench import GRACE, HOUR, Bench
 from vaultkeeper.engine.reconcile import apply, reconcile
-from vaultkeeper.errors import AlreadyOpen, NotFound, RotationFailed, UsageError
+from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, UsageError
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Purpose, State, Waiting
 from vaultkeeper.model.secret import Acceptance, StagingLabel
@@ -219,6 +219,19 @@ def test_a_value_that_does_not_work_is_not_adopted() -> None:
         bench.adopt("s", "what works today", username="app")
     assert bench.store.versions("s") == ()
     assert bench.adopt("s", "another", username="app").number == 1  # the failed one took none
+
+
+@pytest.mark.parametrize("goes", [Goes.UNREACHABLE, Goes.THROTTLED])
+def test_a_value_whose_target_gives_no_answer_is_not_called_a_wrong_one(goes: Goes) -> None:
+    bench = Bench(f"adopts-unasked-{goes.name}")
+    bench.use(bench.make.overlap("s"))
+    bench.world.system("db_s")["accounts"] = {"app": [b"what works today"]}
+    bench.faults.script = [Fault("db_s.test", goes)]
+    with pytest.raises(BackendError, match="could not be asked") as told:
+        bench.adopt("s", "what works today", username="app")
+    assert "vaultkeeper adopt s   with the same value" in told.value.next
+    assert bench.store.versions("s") == ()
+    assert bench.adopt("s", "what works today", username="app").number == 1
 
 
 def test_adopting_twice_is_adopting_once() -> None:
