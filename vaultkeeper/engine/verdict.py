@@ -73,6 +73,8 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
     }
     if rotation.cause in NOTHING_IS_BACK - {Cause.NONE_ACCEPTED} or rotation.cause is Cause.DRIFT:
         nexts[State.PARKED] = nexts[State.ROLLED_BACK] = f"vaultkeeper reconcile {name}"
+    if rotation.cause is Cause.ASKED:
+        nexts[State.ROLLED_BACK] = f"nothing; for a new value   vaultkeeper rotate {name}"
     if rotation.cause is Cause.BINDING:
         nexts[State.PARKED] = f"{forward}   when it is back, or   vaultkeeper rotate {name} --forget-old"
     if rotation.cause is Cause.NONE_ACCEPTED:
@@ -91,6 +93,7 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
 
 
 _WHY = {
+    Cause.ASKED: "`vaultkeeper rollback` was said before the rotation had finished",
     Cause.NONE_ACCEPTED: "the target refuses every version of this store: was it changed by hand, or put back?",
     Cause.TARGET_WENT_BACK: "the target refuses the newest version and accepts an older one: was a backup put back?",
 }

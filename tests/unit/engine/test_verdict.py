@@ -121,6 +121,13 @@ def test_the_next_command_fits_the_state() -> None:
     assert "vaultkeeper rotate db" in next_of(standing(Step.SET, state=State.ROLLED_BACK, cause=Cause.REJECTED))
 
 
+def test_who_asked_to_go_back_is_told_to_put_nothing_right() -> None:
+    told = verdict.told(standing(Step.SET, state=State.ROLLED_BACK, cause=Cause.ASKED))
+    assert told is not None
+    assert "`vaultkeeper rollback`" in told.why
+    assert told.next == "nothing; for a new value   vaultkeeper rotate db"
+
+
 def test_the_error_class_follows_the_exit_code() -> None:
     assert isinstance(verdict.told(parked(Step.SET, Cause.CONFLICT)), RotationFailed)
     assert isinstance(verdict.told(parked(Step.SET, Cause.CONFLICT, Strategy.SINGLE)), HalfApplied)
