@@ -1,4 +1,4 @@
-"""docs/states.md and docs/glossary.md say what the code does: names by its enums, edges by the exhaustive search."""
+"""Pages say what the code does: names by its enums, edges by the exhaustive search, a stack file by its policy."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from vaultkeeper.model.outcome import Basis, Holds, Login, No, Proof
 from vaultkeeper.model.policy import Read
 from vaultkeeper.model.rotation import ENDED, Audience, Cause, Direction, Purpose, State, Step, Waiting
 from vaultkeeper.model.secret import Acceptance, StagingLabel, Strategy
+from vaultkeeper.policyfile.load import load
+from vaultkeeper.registry import Registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 BY_OTHER_COMMANDS = {("waiting", "done"), ("parked", "done"), ("ambiguous", "done")}
@@ -125,3 +127,10 @@ def test_each_cause_is_documented_with_the_states_in_which_the_search_meets_it(s
         state, cause = name.rstrip(")").split("(")
         told = documented[cause].replace("as privilege", documented["privilege"])
         assert state in told, f"{name}: {told}"
+
+
+def test_the_stack_file_asks_for_exactly_the_names_that_its_policy_makes() -> None:
+    policies = load([DOCS.parent / "policies/swarm.yaml"], Registry())
+    made = {f"VK_{name.upper()}" for policy in policies.values() for to in policy.destinations for name in to.values}
+    stack = (DOCS / "how-to/swarm/stack.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{(VK_[A-Z_]+):\?", stack)) == made
