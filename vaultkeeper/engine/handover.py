@@ -105,9 +105,10 @@ def _confirm_all(stood: Stood, batch: Sequence[Work], layout: Layout) -> None:
 
 
 def _next_groups(stood: Stood) -> list[GroupKey]:
-    """In the written order of the destinations; of those that name an `order` first."""
+    """In the written order of the destinations; of those that name an `order` first, and those `by_reference` last."""
     works = sorted(stood, key=lambda work: not _has_order(work))
-    return list(dict.fromkeys(g for work in works for g in stood[work].groups if g not in work.rotation.settled))
+    groups = dict.fromkeys(g for work in works for g in stood[work].groups if g not in work.rotation.settled)
+    return sorted(groups, key=lambda group: any(_by_reference(work, group) for work in works))
 
 
 def _still_there(stood: Stood, group: GroupKey) -> list[Work]:
@@ -139,6 +140,9 @@ def _whose_turn(
 
     The group is everybody's, so all of them wait for it together. `looks`: what this pass has seen already.
     """
+    for work in works:
+        if unwritten := _referred_to(work, group):
+            return _turn_to_come(works, group, unwritten, RETRY)
     for work in works:
         before = _before(work, group)
         if before is None:
@@ -172,6 +176,19 @@ def _judge_turn(look: _Look, ordered: Work, batch: Sequence[Work], others: _Wait
         _judge_look(look, [work], batch)
     else:
         others.judge(work)
+
+
+def _referred_to(work: Work, group: GroupKey) -> GroupKey | None:
+    """A consumer `by_reference` is only told to look elsewhere: what is written there comes first, going back too."""
+    if not _by_reference(work, group):
+        return None
+    groups = dict.fromkeys(place.group for place in work.places(phase_of(work).audience))
+    return next((g for g in groups if g not in work.rotation.settled and not _by_reference(work, g)), None)
+
+
+def _by_reference(work: Work, group: GroupKey) -> bool:
+    indexes = {place.destination for place in work.rotation.places if place.group == group}
+    return any(spec_of(work.rotation.policy, index).settings.get("by_reference") is True for index in indexes)
 
 
 def _has_order(work: Work) -> bool:
