@@ -49,7 +49,7 @@ def names(parts: Parts) -> dict[str, str]:
                     raise BackendError(
                         f"consumers of {policy.name} carry two objects, {found[key]} and {name}",
                         why="a rotation is under way, or somebody put one of them back",
-                        next=f"vaultkeeper status --observe   then   vaultkeeper reconcile {policy.name}",
+                        next=f"vaultkeeper reconcile {policy.name}",
                     )
     return dict(sorted(found.items()))
 
