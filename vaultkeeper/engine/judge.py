@@ -177,7 +177,8 @@ def _judge_none_accepted(rotation: Rotation, seen: Seen, now: datetime) -> Chang
     nothing_before = rotation.from_version is None
     if nothing_before and rotation.direction is Direction.BACK:
         return Change(_again(rotation))  # as it was before the first version
-    if (nothing_before or rotation.options.replace) and target is not None and not target.self_service:
+    admitted = (nothing_before or rotation.options.replace) and target is not None and not target.self_service
+    if admitted and not rotation.finished:  # what finished is not done again: its labels have moved
         return Change(_rewound(rotation, now))
     return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
 

@@ -481,6 +481,11 @@ def test_observe_only_previous_accepted_is_parked_as_a_restored_target() -> None
     assert (after.state, after.cause) == (State.PARKED, Cause.TARGET_WENT_BACK)
 
 
+def test_observe_none_accepted_after_finish_is_ambiguous_also_for_whoever_may_replace() -> None:
+    after = _look_again(Step.RELEASE, Seen(REJECTED, REJECTED), strategy=Strategy.SINGLE, replaces=True)
+    assert (after.state, after.cause) == (State.AMBIGUOUS, Cause.NONE_ACCEPTED)
+
+
 def test_observe_only_the_retired_value_accepted_after_finish_is_parked_as_a_restored_target() -> None:
     after = _look_again(Step.RETIRE, Seen(REJECTED, ACCEPTED))
     assert (after.state, after.cause) == (State.PARKED, Cause.TARGET_WENT_BACK)
@@ -583,8 +588,10 @@ def _look_again(
     strategy: Strategy = Strategy.OVERLAP,
     first: bool = False,
     self_service: bool = False,
+    replaces: bool = False,
 ) -> Rotation:
-    rotation = begun(standing(step, strategy, first=first, self_service=self_service))
+    options = Options(replace=replaces)
+    rotation = begun(standing(step, strategy, first=first, self_service=self_service, options=options))
     return moved(judge.judge_seen(moves.taken_up(rotation), seen, NOW))
 
 
