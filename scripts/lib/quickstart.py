@@ -112,6 +112,8 @@ def _show(demo: Demo) -> None:
             step("2. Adopt what works today: proven, stored, nothing changed")
             demo.run("adopt", "shop/db-password", given=json.dumps({"username": old[0], "password": old[1]}))
             demo.run("adopt", "shop/otel-token", given=demo.tokens.read_text())
+        else:
+            demo.run("resume", "--all")  # what an interrupted run left open
         step("3. Rotate everything, while the application logs in every 100 ms with what it was given")
         demo.run("rotate", "--all", "--yes")
     step("What happened")

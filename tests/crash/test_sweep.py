@@ -10,7 +10,7 @@ import pytest
 from tests.crash.sweep import Scenario, scenarios, sweep
 from tests.servers import ServerMissing
 
-POINTS = 9  # per scenario; seven scenarios and the control make more than sixty
+POINTS = 9  # per scenario; the scenarios and the control make far more than sixty
 MORE = {"swarm": 12}  # its own tasks go on while we are dead
 SEED = 20261121
 

@@ -22,7 +22,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Reason = Annotated[str, typer.Option("--reason", help="For history and the audit log.")]
 Wait = Annotated[
     str | None,
-    typer.Option("--wait", metavar="DURATION", help="How long to wait for consumers and servers, e.g. 10min."),
+    typer.Option("--wait", metavar="DURATION", help="How long to wait for consumers and servers. [default: 10min]"),
 ]
 Parallel = Annotated[int, typer.Option("--parallel", min=1, max=64, help="Secrets worked on at a time.")]
 Replace = Annotated[

@@ -354,8 +354,10 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, 
 def _open_already(rotation: Rotation, *, by_name: bool) -> Report:
     skipped = f"rotation {rotation.id[:8]} is open: {described(rotation)}"
     stuck = told(rotation)
-    if not by_name or stuck is None:
+    if stuck is None:
         return Report(rotation.secret, skipped=skipped, skip_code=7 if by_name else 0)
+    if not by_name:
+        return Report(rotation.secret, skipped=f"{skipped}; next: {stuck.next}")
     error = Locked(f"{rotation.secret}: {skipped}", why=stuck.why, works=stuck.works, next=stuck.next)
     return Report(rotation.secret, skipped=skipped, skip_code=error.exit_code, error=error)
 

@@ -56,12 +56,19 @@ def _status(name: str, parts: Parts, *, observe: bool) -> SecretStatus:
         age_seconds=(now - current.created_at).total_seconds() if current else None,
         due_at=due_at,
         last_result=described(newest) if newest else "",
-        next=error.next if error else (f"vaultkeeper adopt {name}" if state == "new" else ""),
+        next=error.next if error else _first_step(policy) if state == "new" else "",
         paused=pause.reason or "paused" if pause else "",
         owner=policy.owner if policy else "",
         drift=_drift(policy, parts) if observe and policy and current else "",
         unverified=newest.unverified if newest else "",
     )
+
+
+def _first_step(policy: RotationPolicy | None) -> str:
+    """What a target checks works already somewhere; a value that nobody checks can be made anew."""
+    if policy is None:
+        return ""
+    return f"vaultkeeper {'adopt' if policy.target else 'rotate'} {policy.name}"
 
 
 def _current(name: str, parts: Parts) -> VersionRecord | None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from tests.unit.engine_steps.bench import HOUR, Bench
 from vaultkeeper.engine.reconcile import apply, reconcile
+from vaultkeeper.engine.status import status
 from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.ports import Change
 from vaultkeeper.testing.faults import Fault, Goes
@@ -125,3 +126,21 @@ def test_a_stale_store_refuses_before_the_target_has_to() -> None:
     assert (rotation.state, rotation.cause) == (State.PARKED, Cause.STALE)
     changed = {hook for hook, count in bench.faults.calls.items() if count != before.get(hook, 0)}
     assert changed.isdisjoint({"set", "mint", "prepare", "deliver", "release"})
+
+
+def test_all_passes_over_what_is_open_and_says_how_it_goes_on() -> None:
+    bench = Bench("open")
+    bench.use(bench.make.overlap("s", bench.make.service("v")))
+    bench.done("s")
+    bench.faults.script = [Fault("v.deliver", Goes.UNREACHABLE, call=call) for call in range(20)]
+    bench.rotate("s", wait=timedelta(0))
+    (report,) = bench.rotate("s", by_name=False)
+    assert (report.state, report.exit_code) == ("skipped", 0)
+    assert report.skipped.endswith("next: vaultkeeper resume s")
+
+
+def test_the_first_step_of_a_new_secret_is_to_adopt_what_a_target_checks_and_else_to_make_it() -> None:
+    bench = Bench("new")
+    bench.use(bench.make.overlap("checked"), bench.make.unchecked("free", bench.make.file("f")))
+    told = {each.name: each.next for each in status(bench.parts())}
+    assert told == {"checked": "vaultkeeper adopt checked", "free": "vaultkeeper rotate free"}
