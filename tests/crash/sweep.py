@@ -225,7 +225,7 @@ class Scenario:
         )
 
     def _destination(self, server: Any, folder: Path) -> World:
-        name = server.names[0]
+        name = server.new_name() if hasattr(server, "new_name") else server.names[0]
         spec = server.spec({name: "{token}"})
         if hasattr(server, "put_foreign"):
             server.put_foreign(spec)

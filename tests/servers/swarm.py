@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -31,6 +32,10 @@ class SwarmPlace:
         self._services[made.name] = made
         settings = {"host": self.engine.url, "services": [made.name]}
         return DestinationSpec(self.kind, values, Read.AT_START, settings, healthy_for=timedelta(0))
+
+    def new_name(self) -> str:
+        """The kill sweep copies one installation many times: copies that share objects collect each other's."""
+        return f"{self.engine.run}-{secrets.token_hex(4)}"
 
     def read(self, spec: DestinationSpec, name: str) -> bytes | None:
         service = self._service(spec)
