@@ -43,7 +43,7 @@ def test_a_rotation_that_can_go_neither_way_is_parked_and_says_which_value_works
     engine = new_docker()
     place = stack(tmp_path, engine, postgres)
     member = one(place)
-    place.policy(member, destination={"timeout": "8s"})
+    place.policy(member, destination={"timeout": "20s"})  # longer than healthy_for, or no way back could be confirmed
     (service,) = member.services
     running = place.start("rotate", member.name, "--wait", "60s")
     engine.wait_for("it is switched", lambda: service.files()[FILE] != member.object)
