@@ -19,14 +19,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
-from vaultkeeper.access import files, process
+from vaultkeeper.access import files, probe
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.settings import Codes, Command, PolicyPath, Shape, Url, Written, host_of
-from vaultkeeper.errors import BackendError, ConfigurationInvalid
+from vaultkeeper.access.probe import HttpProbe, Provable
+from vaultkeeper.access.settings import PolicyPath, Written
+from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.model.outcome import (
     Basis,
     Done,
@@ -50,38 +51,10 @@ MAX_LINE_BYTES = 1024
 _FORBIDDEN = frozenset(" \t\n\r\v\f\0#,")
 
 
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
-class HttpProbe(Shape):
-    """A request that tells a good token from a bad one and changes nothing."""
-
-    http: Url
-    method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
-    header: str = Field(default="Authorization", pattern=r"^[A-Za-z0-9-]+$")
-    scheme: str = Field(default="Bearer", pattern=r"^[!-~]*$", description="before the token; empty: the bare token")
-    accepted: Codes = (200, 405)
-    rejected: Codes = (401, 403)
-    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
-        default=None, description="off: plain http beyond this machine is meant"
-    )
-    ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
-
-
-class TokenListSettings(Written):
+class TokenListSettings(Provable, Written):
     """What a policy may say beside `kind: token_list`, `strategy` and `via`."""
 
     path: PolicyPath | None = Field(default=None, description="of the list; absent with `via`")
-    probe: HttpProbe | Command | None = Field(default=None, description="how to see what the checker accepts")
-    verify: Literal["none"] | None = Field(default=None, description="none: nothing can be seen, and this is accepted")
-    reason: str | None = Field(default=None, description="of `verify: none`")
-
-    @model_validator(mode="after")
-    def _provable(self) -> Self:
-        if self.probe is None and self.verify is None:
-            raise ValueError("give a `probe`, or `verify: none` with a `reason`: a file does not show who reads it")
-        return self
 
 
 class TokenListTarget:
@@ -133,12 +106,11 @@ class TokenListTarget:
         )
 
     def system(self) -> str:
-        probe = self.settings.probe
-        return self.settings.path or (probe.http if isinstance(probe, HttpProbe) else "")
+        found = self.settings.probe
+        return self.settings.path or (found.http if isinstance(found, HttpProbe) else "")
 
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
-        probe = self.settings.probe
-        address = host_of(probe.http) if isinstance(probe, HttpProbe) else "local"
+        address = probe.address_of(self.settings.probe)
         return f"token_list:{self.settings.path or address}", address
 
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
@@ -183,20 +155,9 @@ class TokenListTarget:
     # ---------------------------------------------------------------------------------------------------- small parts
 
     def _ask(self, token: bytes, deadline: Deadline) -> Login:
-        """Exit codes of a command, which reads the token on stdin: 0 accepted, 1 rejected, 75 throttled.
-
-        Raises ConfigurationInvalid for an address that may not be asked.
-        """
-        probe = self.settings.probe
-        try:
-            if isinstance(probe, HttpProbe):
-                return _request(probe, token, deadline)
-            if probe is not None:
-                code = process.run(probe.command, deadline, stdin=token, secrets=[token]).code
-                return {0: Login.ACCEPTED, 1: Login.REJECTED, 75: Login.THROTTLED}.get(code, Login.UNREACHABLE)
-        except BackendError:
-            return Login.UNREACHABLE
-        return Login.UNREACHABLE
+        """Raises ConfigurationInvalid for an address that may not be asked."""
+        found = self.settings.probe
+        return Login.UNREACHABLE if found is None else probe.ask(found, token, deadline)
 
     def _may_lag(self, token: bytes, said: Login) -> bool:
         """Whether file and checker disagree, and the file is younger than RELOAD_TIME_S."""
@@ -249,23 +210,6 @@ class TokenListTarget:
         if said is not Login.REJECTED:
             return [Finding("warn", f"the probe's answer to a wrong token tells nothing ({said.value})")]
         return []
-
-
-def _request(probe: HttpProbe, token: bytes, deadline: Deadline) -> Login:
-    from vaultkeeper.access import http
-
-    try:
-        value = f"{probe.scheme} {token.decode('ascii')}".lstrip()
-    except UnicodeDecodeError:
-        return Login.REJECTED  # no header can carry it
-    plain_ok = probe.tls == "off"
-    headers = {probe.header: value}
-    status = http.call(probe.method, probe.http, deadline, headers=headers, plain_ok=plain_ok, ca_file=probe.ca).status
-    if status in probe.accepted:
-        return Login.ACCEPTED
-    if status in probe.rejected:
-        return Login.REJECTED
-    return Login.THROTTLED if status == 429 else Login.UNREACHABLE
 
 
 def _value(version: SecretVersion) -> bytes:

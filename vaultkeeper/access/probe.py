@@ -1,0 +1,92 @@
+"""How to see what a checker accepts, where the target itself does not say it: one request, or a program.
+
+Nothing is changed by asking. Any answer that is neither `accepted` nor `rejected` says nothing about the credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from vaultkeeper.access import process
+from vaultkeeper.access.settings import Codes, Command, PolicyPath, Shape, Url, host_of
+from vaultkeeper.errors import BackendError
+from vaultkeeper.model.outcome import Login
+from vaultkeeper.ports import Deadline
+
+_EXITS = {0: Login.ACCEPTED, 1: Login.REJECTED, 75: Login.THROTTLED}
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
+
+
+class HttpProbe(Shape):
+    """A request that tells a good credential from a bad one and changes nothing."""
+
+    http: Url
+    method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
+    header: str = Field(default="Authorization", pattern=r"^[A-Za-z0-9-]+$")
+    scheme: str = Field(default="Bearer", pattern=r"^[!-~]*$", description="before the token; empty: the bare token")
+    accepted: Codes = (200, 405)
+    rejected: Codes = (401, 403)
+    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+        default=None, description="off: plain http beyond this machine is meant"
+    )
+    ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
+
+
+Probe = HttpProbe | Command
+
+
+class Provable(Shape):
+    """Settings of a target that is asked by a probe, or that a person declares to be beyond proof."""
+
+    probe: Probe | None = Field(default=None, description="how to see what the checker accepts")
+    verify: Literal["none"] | None = Field(default=None, description="none: nothing can be seen, and this is accepted")
+    reason: str | None = Field(default=None, description="of `verify: none`")
+
+    @model_validator(mode="after")
+    def _provable(self) -> Self:
+        if self.probe is None and self.verify is None:
+            raise ValueError("give a `probe`, or `verify: none` with a `reason`: nothing else shows what is accepted")
+        return self
+
+
+def ask(probe: Probe, credential: bytes, deadline: Deadline, *, secrets: Sequence[bytes] = ()) -> Login:
+    """One attempt. A request carries `credential` behind its scheme, a command reads it on stdin.
+
+    Exit codes of a command: 0 accepted, 1 rejected, 75 throttled. `secrets`: values in `credential`, where it is more
+    than one. Raises ConfigurationInvalid for an address that may not be asked.
+    """
+    try:
+        if isinstance(probe, HttpProbe):
+            return _request(probe, credential, deadline)
+        ran = process.run(probe.command, deadline, stdin=credential, secrets=[credential, *secrets])
+        return _EXITS.get(ran.code, Login.UNREACHABLE)
+    except BackendError:
+        return Login.UNREACHABLE
+
+
+def address_of(probe: Probe | None) -> str:
+    """What a failed login is charged to: host and port of a request, else this machine."""
+    return host_of(probe.http) if isinstance(probe, HttpProbe) else "local"
+
+
+def _request(probe: HttpProbe, credential: bytes, deadline: Deadline) -> Login:
+    from vaultkeeper.access import http
+
+    try:
+        value = f"{probe.scheme} {credential.decode('ascii')}".lstrip()
+    except UnicodeDecodeError:
+        return Login.REJECTED  # no header can carry it
+    plain_ok = probe.tls == "off"
+    headers = {probe.header: value}
+    status = http.call(probe.method, probe.http, deadline, headers=headers, plain_ok=plain_ok, ca_file=probe.ca).status
+    if status in probe.accepted:
+        return Login.ACCEPTED
+    if status in probe.rejected:
+        return Login.REJECTED
+    return Login.THROTTLED if status == 429 else Login.UNREACHABLE
