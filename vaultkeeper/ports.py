@@ -452,7 +452,11 @@ class Store(Protocol):
         """Newest first."""
 
     def next_number(self, secret: str, at_least: int = 1) -> int:
-        """Never reused; above `at_least` too (a tag seen at the target)."""
+        """For who holds the secret: above every number that a version was ever written with, and not below `at_least`.
+
+        Nothing is reserved: a number is taken by the write that makes its version durable, before which it has left
+        this process nowhere.
+        """
 
     def versions(self, secret: str) -> Sequence[VersionRecord]:
         """Oldest first."""

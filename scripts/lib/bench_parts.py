@@ -23,14 +23,14 @@ BLOCK = b"\0" * 4096
 
 ADMIN_LOGIN = "the admin's login"
 
-COMMITS = 5
-"""Open it, reserve the number, begin to set, to deliver; end it."""
+COMMITS = 4
+"""Open it, begin to set, to deliver; end it."""
 RECORDS = 3
 """In the audit log: a change of the target begins, a delivery begins, it has ended."""
 FILE = 2
 """The new file, and its name in the directory."""
 FSYNCS = COMMITS + RECORDS + FILE
-"""The server adds one for its own log: eleven."""
+"""The server adds one for its own log: ten."""
 
 
 class Bare:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from vaultkeeper.access import http as http_access
 from vaultkeeper.model.policy import DestinationSpec, Read
 
-COMMITS = 6
+COMMITS = 5
 """Open it, reserve the number, begin to prepare, to deliver, to release; end it."""
 RECORDS = 2
 """In the audit log: a delivery begins, it has ended."""

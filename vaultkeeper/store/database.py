@@ -105,13 +105,9 @@ class SqlStore:
     # ----------------------------------------------------------------------------------------------------- versions
 
     def next_number(self, secret: str, at_least: int = 1) -> int:
-        """Reserved durably: two calls never answer the same. The answer is `at_least` or more."""
-
-        def work(connection: Connection) -> int:
-            connection.execute(sql.RESERVE_NUMBER, {"name": secret, "least": max(at_least, 1)})
-            return int(connection.execute(sql.LAST_NUMBER, {"name_": secret}).scalar_one())
-
-        return self._write(work, finishing=True)
+        """A version takes it when it is written; the answer is `at_least` or more."""
+        found = self._rows(sql.LAST_NUMBER, {"name_": secret})
+        return max(found[0].last_number + 1 if found else 1, at_least)
 
     def versions(self, secret: str) -> Sequence[VersionRecord]:
         return [sql.version_record(row) for row in self._rows(sql.VERSIONS, {"secret_": secret})]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from vaultkeeper.errors import Locked
 
+_WIDTH = 20  # of the holder's number: the same for all, because cutting a file costs more than writing over it
+
 
 class FileLocks:
     """One file per name below `directory`. Files stay: removing one would let two holders lock two inodes."""
@@ -28,10 +30,9 @@ class FileLocks:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise _locked(name, os.pread(descriptor, 20, 0)) from None
+                raise _locked(name, os.pread(descriptor, _WIDTH, 0).strip()) from None
             with suppress(OSError):  # for the other side's message only; a full disk does not matter here
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                os.pwrite(descriptor, str(os.getpid()).ljust(_WIDTH).encode(), 0)
             yield
         finally:
             os.close(descriptor)

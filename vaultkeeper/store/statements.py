@@ -19,12 +19,6 @@ KNOW_SECRET = text(
 
 EPOCH = select(secrets.c.epoch).where(secrets.c.name == bindparam("name_"))
 
-RESERVE_NUMBER = text(
-    "INSERT INTO secrets (name, last_number, epoch, known) VALUES (:name, :least, 0, :false) "
-    "ON CONFLICT (name) DO UPDATE SET last_number = "
-    "CASE WHEN secrets.last_number + 1 > :least THEN secrets.last_number + 1 ELSE :least END"
-).bindparams(false=False)
-
 LAST_NUMBER = select(secrets.c.last_number).where(secrets.c.name == bindparam("name_"))
 RAISE_NUMBER = (
     update(secrets)

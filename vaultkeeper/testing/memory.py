@@ -139,9 +139,7 @@ class MemoryStore:
     # ------------------------------------------------------------------------------------ versions
 
     def next_number(self, secret: str, at_least: int = 1) -> int:
-        number = max(self.disk.numbers.get(secret, 0) + 1, at_least)
-        self.disk.numbers[secret] = number
-        return number
+        return max(self.disk.numbers.get(secret, 0) + 1, at_least)
 
     def versions(self, secret: str) -> Sequence[VersionRecord]:
         return self.disk.versions.get(secret, ())

@@ -163,8 +163,9 @@ def test_amend_is_refused_while_a_rotation_is_open(store: SqlStore) -> None:
 
 
 def test_numbers_are_never_given_twice_not_even_after_forget(store: SqlStore) -> None:
-    assert [store.next_number(SECRET) for _ in range(3)] == [1, 2, 3]
-    assert store.next_number(SECRET, at_least=10) == 10
+    assert [store.next_number(SECRET), store.next_number(SECRET, at_least=10)] == [1, 10]
+    for number in (1, 10):
+        store.amend(SECRET, Change(new_version=version(number)))
     assert store.next_number(SECRET, at_least=5) == 11
     store.amend(SECRET, Change(new_version=version(20)))
     store.forget(SECRET)
