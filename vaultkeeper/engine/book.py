@@ -35,6 +35,7 @@ class Book:
     rebind: Callable[[Binding], Binding] = lambda binding: binding  #: today's way to the system a version was made for
     _records: dict[int, VersionRecord] = field(default_factory=dict)
     _fields: dict[int, Fields] = field(default_factory=dict)
+    _versions: dict[int, tuple[VersionRecord, SecretVersion]] = field(default_factory=dict)  #: made of which record
     _receipts: dict[tuple[str, bytes], SecretBytes] = field(default_factory=dict)
 
     def records(self) -> dict[int, VersionRecord]:
@@ -52,6 +53,13 @@ class Book:
     def version(self, number: int) -> SecretVersion:
         """With its fields; a minted version whose value was not made yet has none."""
         record = self.record(number)
+        made_of, version = self._versions.get(number, (None, None))
+        if version is None or made_of is not record:
+            version = self._version(record)
+            self._versions[number] = record, version
+        return version
+
+    def _version(self, record: VersionRecord) -> SecretVersion:
         return SecretVersion(
             secret=record.secret,
             number=record.number,

@@ -15,6 +15,7 @@ import shlex
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 from urllib.parse import quote
 
@@ -78,28 +79,7 @@ class Template:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ValueError, saying at which character (from 1) and what was expected."""
-        parts: list[str | Insert] = []
-        literal: list[str] = []
-        at = 0
-        while at < len(text):
-            if text[at : at + 2] in ("{{", "}}"):
-                literal.append(text[at])
-                at += 2
-            elif text[at] == "}":
-                raise ValueError(f"character {at + 1}: a lone `}}`; write `}}}}` for a brace")
-            elif text[at] == "{":
-                end = _closing(text, at)
-                if literal:
-                    parts.append("".join(literal))
-                    literal = []
-                parts.append(_insert(text[at + 1 : end], at))
-                at = end + 1
-            else:
-                literal.append(text[at])
-                at += 1
-        if literal:
-            parts.append("".join(literal))
-        return cls(text, tuple(parts))
+        return cls(text, _parts(text))
 
     def inserts(self) -> tuple[Insert, ...]:
         return tuple(part for part in self.parts if isinstance(part, Insert))
@@ -157,6 +137,32 @@ class Template:
                 some = "".join(sorted(breaking))[:8]
                 found.append(Risk(part.field, part.position, context.into, context.remedy(part.field), some))
         return found
+
+
+@lru_cache(maxsize=1024)  # the same few texts are filled at every look at a place
+def _parts(text: str) -> tuple[str | Insert, ...]:
+    parts: list[str | Insert] = []
+    literal: list[str] = []
+    at = 0
+    while at < len(text):
+        if text[at : at + 2] in ("{{", "}}"):
+            literal.append(text[at])
+            at += 2
+        elif text[at] == "}":
+            raise ValueError(f"character {at + 1}: a lone `}}`; write `}}}}` for a brace")
+        elif text[at] == "{":
+            end = _closing(text, at)
+            if literal:
+                parts.append("".join(literal))
+                literal = []
+            parts.append(_insert(text[at + 1 : end], at))
+            at = end + 1
+        else:
+            literal.append(text[at])
+            at += 1
+    if literal:
+        parts.append("".join(literal))
+    return tuple(parts)
 
 
 def _closing(text: str, start: int) -> int:
