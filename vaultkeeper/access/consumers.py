@@ -35,13 +35,18 @@ def tell(consumers: Sequence[Consumer], deadline: Deadline) -> Done | Unknown:
         if isinstance(how, str) or spec.read is Read.FIRST_START or how in told:
             continue
         told.append(how)
-        try:
-            wrong = _signal(how) if isinstance(how, Signal) else _fails(how, deadline)
-        except BackendError as error:
-            wrong = str(error)
+        wrong = reload(how, deadline)
         if wrong:
             return Unknown(Login.UNREACHABLE, f"written, but its consumers were not told: {wrong}")
     return Done()
+
+
+def reload(how: Signal | Command, deadline: Deadline) -> str:
+    """Tell one reader of a file to read it again; what went wrong, empty where nothing did."""
+    try:
+        return _signal(how) if isinstance(how, Signal) else _fails(how, deadline)
+    except BackendError as error:
+        return str(error)
 
 
 def running(consumers: Sequence[Consumer], written_at: float, deadline: Deadline) -> Confirmation:

@@ -87,10 +87,8 @@ class Channel:
             raise ConfigurationInvalid(str(error)) from None
         except httpcore2.TimeoutException:
             raise HttpError(f"{host_of(url)} did not answer in time") from None
-        except ssl.SSLError as error:
-            raise HttpError(f"{host_of(url)}: TLS: {error.reason or 'failed'}") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol, OSError) as error:
-            raise HttpError(f"{host_of(url)} cannot be reached: {type(error).__name__}") from None
+            raise HttpError(f"{host_of(url)} cannot be reached: {_why(error)}") from None
 
     def _opened(self, *, secure: bool) -> httpcore2.ConnectionPool:
         if self._pool is None:
@@ -122,6 +120,15 @@ def call(  # noqa: PLR0913 - everything that one request may need
         return channel.call(method, url, deadline, headers=headers, content=content, limit_bytes=limit_bytes)
     finally:
         channel.close()
+
+
+def _why(error: Exception) -> str:
+    """As far as it can be told without what was sent."""
+    inner = error.__cause__ or error.__context__  # httpcore2 wraps what TLS says
+    for cause in (error, inner):
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {getattr(cause, 'verify_message', None) or cause.reason or 'failed'}"
+    return type(error).__name__
 
 
 def _trust(ca_file: str | None) -> ssl.SSLContext:

@@ -5,16 +5,22 @@ Nothing is changed by asking. Any answer that is neither `accepted` nor `rejecte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import time
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access import process
+from vaultkeeper.access.files import Snapshot
 from vaultkeeper.access.settings import Codes, Command, PolicyPath, Shape, Url, host_of
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Login
 from vaultkeeper.ports import Deadline
+
+RELOAD_TIME_S = 1.0
+"""How long a checker may take to see a new file (a collector: 4 ms at most). Until then its answer may lag."""
 
 _EXITS = {0: Login.ACCEPTED, 1: Login.REJECTED, 75: Login.THROTTLED}
 
@@ -36,6 +42,21 @@ class HttpProbe(Shape):
         default=None, description="off: plain http beyond this machine is meant"
     )
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
+
+    def spell(self, credential: bytes) -> str:
+        """What the header says. Raises UnicodeDecodeError for a token that no header can carry."""
+        return f"{self.scheme} {credential.decode('ascii')}".lstrip()
+
+
+class BasicProbe(HttpProbe):
+    """A request with `user:password` (RFC 7617). 403 is said after the login, so it tells nothing of it."""
+
+    scheme: str = Field(default="Basic", pattern=r"^[!-~]*$", description="before the encoded login")
+    accepted: Codes = (200, 204)
+    rejected: Codes = (401,)
+
+    def spell(self, credential: bytes) -> str:
+        return super().spell(base64.b64encode(credential))
 
 
 Probe = HttpProbe | Command
@@ -75,15 +96,31 @@ def address_of(probe: Probe | None) -> str:
     return host_of(probe.http) if isinstance(probe, HttpProbe) else "local"
 
 
+def ask_as_nobody(probe: HttpProbe, deadline: Deadline) -> Login:
+    """What somebody without any login is told. Raises HttpError where no answer came, which says why.
+
+    Raises ConfigurationInvalid where a credential may not be sent.
+    """
+    return _answer(probe, {"Accept": "*/*"}, deadline)
+
+
+def is_young(was: Snapshot) -> bool:
+    """Has a file changed so lately that its checker may not have looked yet?"""
+    return 0 <= time.time() - was.changed_at < RELOAD_TIME_S
+
+
 def _request(probe: HttpProbe, credential: bytes, deadline: Deadline) -> Login:
+    try:
+        headers = {probe.header: probe.spell(credential)}
+    except UnicodeDecodeError:
+        return Login.REJECTED
+    return _answer(probe, headers, deadline)
+
+
+def _answer(probe: HttpProbe, headers: Mapping[str, str], deadline: Deadline) -> Login:
     from vaultkeeper.access import http
 
-    try:
-        value = f"{probe.scheme} {credential.decode('ascii')}".lstrip()
-    except UnicodeDecodeError:
-        return Login.REJECTED  # no header can carry it
     plain_ok = probe.tls == "off"
-    headers = {probe.header: value}
     status = http.call(probe.method, probe.http, deadline, headers=headers, plain_ok=plain_ok, ca_file=probe.ca).status
     if status in probe.accepted:
         return Login.ACCEPTED

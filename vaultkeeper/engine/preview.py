@@ -25,7 +25,7 @@ from vaultkeeper.model.outcome import Finding, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Audience, End, Options, Phase, Placed, Purpose, Step
 from vaultkeeper.model.secret import GroupKey
-from vaultkeeper.ports import Item
+from vaultkeeper.ports import Item, ReadsBack, Rendered
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
     findings: list[Finding] = []
     if not isinstance(places, tuple):
         findings.append(Finding("warn", f"a destination could not be asked for its places: {places.detail}"))
-    findings += _untagged(policy, parts)
+    findings += [*_untagged(policy, parts), *_unread(policy, parts)]
     if ask_servers:
         findings += _target_findings(work, parts)
         findings += _destination_findings(work, placed, parts)
@@ -92,6 +92,17 @@ def _untagged(policy: RotationPolicy, parts: Parts) -> list[Finding]:
         return []
     text = "holds no tag of ours: a store restored from an old backup is noticed only when its value is refused"
     return [Finding("unchecked", f"{spec.kind} {text}")]
+
+
+def _unread(policy: RotationPolicy, parts: Parts) -> list[Finding]:
+    """A list that travels in a place which does not show what it holds (a Swarm secret) is written as ours alone."""
+    spec = policy.target
+    if spec is None or spec.via is None or any(spec.via.values.values()):
+        return []
+    whole = not isinstance(parts.backends.destination(spec.via.kind), ReadsBack)
+    listed = issubclass(parts.backends.target_class(spec.kind), Rendered)
+    text = f"{spec.via.kind} does not show what it holds: entries of this {spec.kind} that are not ours are not kept"
+    return [Finding("warn", text, "give each of them a secret of its own")] if whole and listed else []
 
 
 def _target_findings(work: Work, parts: Parts) -> list[Finding]:

@@ -31,7 +31,7 @@ FILTER_NAMES = ("url", "json", "base64", "sh", "compose", "join")
 _ESCAPES = frozenset({"url", "json", "base64", "sh"})
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _SOURCE = re.compile(rf"(?:(?P<previous>previous)\.)?(?P<field>{_NAME})|accepted\[(?P<index>-?[0-9]+)\]")
-_JOIN = re.compile(r"join\((?P<quote>['\"])(?P<by>.*)(?P=quote)\)")
+_JOIN = re.compile(r"join\((?P<quote>['\"])(?P<by>.*)(?P=quote)\)", re.DOTALL)
 
 _URL_SAFE = frozenset(string.ascii_letters + string.digits + "-._~")
 _JSON_SAFE = frozenset(map(chr, range(0x20, 0x7F))) - {'"', "\\"}

@@ -232,9 +232,11 @@ def _accounts(part: Part, spec: TargetSpec) -> None:
 
 def _side_by_side(part: Part, spec: TargetSpec) -> None:
     """A list with room for the new value only refuses the old one before consumers have heard of another."""
-    texts = spec.via.values.values() if spec.via is not None and spec.strategy is Strategy.OVERLAP else ()
+    beside = spec.strategy in {Strategy.OVERLAP, Strategy.ALTERNATING_USERS}
+    texts = spec.via.values.values() if spec.via is not None and beside else ()
     if texts and all(texts) and not any(_shows_the_old(text) for text in texts):
-        part.fault("via", "overlap keeps the old value accepted, and nothing here holds it: add `{accepted[-1]}`")
+        how = "overlap keeps" if spec.strategy is Strategy.OVERLAP else "alternating_users keep"
+        part.fault("via", f"{how} the old value accepted, and nothing here holds it: add `{{accepted[-1]}}`")
 
 
 def _shows_the_old(text: str) -> bool:

@@ -17,7 +17,6 @@ directory, not the file, into a container.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -41,9 +40,6 @@ from vaultkeeper.model.outcome import (
 )
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
 from vaultkeeper.ports import Capabilities, Context, Deadline
-
-RELOAD_TIME_S = 1.0
-"""How long a checker may take to see a new file (a collector: 4 ms at most). Until then its answer may lag."""
 
 MAX_LINE_BYTES = 1024
 """A collector drops a line of 64 KiB and every later one without a word; no header that long gets anywhere."""
@@ -160,7 +156,7 @@ class TokenListTarget:
         return Login.UNREACHABLE if found is None else probe.ask(found, token, deadline)
 
     def _may_lag(self, token: bytes, said: Login) -> bool:
-        """Whether file and checker disagree, and the file is younger than RELOAD_TIME_S."""
+        """Whether file and checker disagree, and the file is younger than a checker's reload."""
         if self.settings.path is None:
             return False
         try:
@@ -168,8 +164,7 @@ class TokenListTarget:
         except Answered:
             return False
         listed = token in {_token(line) for line in _lines(was.content)}
-        young = 0 <= time.time() - was.changed_at < RELOAD_TIME_S
-        return young and listed != (said is Login.ACCEPTED)
+        return probe.is_young(was) and listed != (said is Login.ACCEPTED)
 
     def _check_file(self) -> list[Finding]:
         path = self.settings.path

@@ -210,6 +210,15 @@ def test_a_via_without_room_for_the_old_value_is_no_overlap(folder: Folder, valu
     )
 
 
+def test_two_users_in_turn_need_room_for_both_in_a_via_too(folder: Folder) -> None:
+    via = "{kind: dotenv, path: p, read: at_start, values: {A: '{password}'}}"
+    target = f"{{kind: database, host: h, strategy: alternating_users, users: [a, b], via: {via}}}"
+    place = "{kind: file, path: q, read: per_use, value: '{username} {password}'}"
+    assert folder.error(f"{PASSWORD}, target: {target}, destinations: [{place}]") == (
+        "s.target.via: alternating_users keep the old value accepted, and nothing here holds it: add `{accepted[-1]}`"
+    )
+
+
 @pytest.mark.parametrize("old", ["{accepted[-1]}", "{previous.password|join(',')}"])
 def test_a_via_with_room_for_the_old_value_is_one(folder: Folder, old: str) -> None:
     values = f'{{A: "{{password}}", B: "{old}"}}'

@@ -1,0 +1,315 @@
+"""Users of a password file: htpasswd of Apache, nginx, Traefik and the Docker registry, or a Prometheus web config.
+
+Passwords are hashed by bcrypt here, once; the line is stored with the version, so that every later set writes the same
+bytes. Two users take turns, or one account gets another password. Lines, keys and comments that are not ours stay as
+they are. The file is replaced by a rename, with mode and owner set before, and never left without a user: Prometheus
+takes an empty one for "no authentication". nginx, Apache, the registry and Prometheus look at the file on every request
+(tried: nginx 1.22, Prometheus 2.42, registry 2.8); Traefik reads it at start, so it has to be told.
+
+Privileges: write permission in the file's directory; CAP_CHOWN where the file belongs to another user. Mount the
+directory, not the file, into a container. https://httpd.apache.org/docs/2.4/misc/password_encryptions.html,
+https://nginx.org/en/docs/http/ngx_http_auth_basic_module.html, https://prometheus.io/docs/prometheus/latest/configuration/https/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from vaultkeeper.access import consumers, files, htpasswd, probe
+from vaultkeeper.access.answer import Answered
+from vaultkeeper.access.htpasswd import Account, Format, UserFile
+from vaultkeeper.access.probe import BasicProbe, Provable
+from vaultkeeper.access.settings import Command, PolicyPath, Signal, Written
+from vaultkeeper.errors import BackendError, ConfigurationInvalid
+from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
+from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
+from vaultkeeper.ports import Capabilities, Context
+
+LINE = "htpasswd"
+"""The field that holds `user:hash`."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _account(name: str) -> str:
+    if not 1 <= len(name.encode()) <= 255 or ":" in name or _CONTROL.search(name):
+        raise ValueError("a user has 1 to 255 bytes, no colon and no control characters: HTTP could not carry it")
+    if name.startswith("#") or name != name.strip():
+        raise ValueError("a user does not begin with `#`, and neither begins nor ends with a blank")
+    return name
+
+
+AccountName = Annotated[str, BeforeValidator(lambda name: _account(name) if isinstance(name, str) else name)]
+
+
+class HtpasswdSettings(Written, Provable):
+    """What a policy may say beside `kind: htpasswd`, `strategy` and `via`."""
+
+    format: Format = Field(description="who reads the file: its spelling, and which of two equal users counts")
+    path: PolicyPath | None = Field(default=None, description="of the file; absent with `via`")
+    user: AccountName | None = Field(default=None, description="the account of `strategy: single`")
+    users: tuple[AccountName, AccountName] | None = Field(
+        default=None, strict=False, description="the two of `alternating_users`"
+    )
+    cost: int = Field(
+        default=5, ge=4, le=15, description="of bcrypt; as `htpasswd -B`: most readers pay it per request"
+    )
+    probe: BasicProbe | Command | None = Field(default=None, description="how to see what the checker accepts")
+    reload: Literal["none"] | Signal | Command = Field(default="none", description="how the checker reads it again")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.user is None) == (self.users is None):
+            raise ValueError("give `user` (strategy single) or `users` (alternating_users)")
+        if self.users and self.users[0] == self.users[1]:
+            raise ValueError("`users` must be two different accounts")
+        if self.path is None and self.reload != "none":
+            raise ValueError("`reload` goes with `path`; what `via` carries it to has its own")
+        if self.format == "traefik" and self.path and "reload" not in self.model_fields_set:
+            raise ValueError(
+                "Traefik reads `usersFile` at start only: say how it is told with `reload`, or `reload: none`"
+            )
+        return self
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The accounts that the policy names."""
+        return self.users or (self.user or "",)
+
+    @property
+    def tells(self) -> str | None:
+        """The path of a file that shows what its reader accepts. One that has to be told may hold something else."""
+        return self.path if self.reload == "none" else None
+
+
+class HtpasswdTarget:
+    """Users in one file, or in a list that a destination carries."""
+
+    kind: ClassVar[str] = "htpasswd"
+    codec: ClassVar[int] = 1
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        strategies=frozenset({Strategy.SINGLE, Strategy.ALTERNATING_USERS}),
+        observes=frozenset({Basis.VERIFIER, Basis.LOGIN, Basis.NONE}),
+        max_accepted=2,
+        login_budget=(4, timedelta(minutes=1)),  # fail2ban and its like ban an address at the fifth
+        tells_lockouts=True,  # such a ban is no 401: nobody answers any more
+        forbidden=frozenset(map(chr, [*range(32), 127])),  # RFC 7617 section 2
+        max_bytes=htpasswd.MAX_BYTES,
+    )
+    Settings: ClassVar[type[HtpasswdSettings]] = HtpasswdSettings
+
+    def __init__(self, settings: HtpasswdSettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def open(cls, settings: Mapping[str, object], codec: int) -> Self:
+        """Raises ConfigurationInvalid for a codec of a newer release."""
+        if codec > cls.codec:
+            raise ConfigurationInvalid(f"settings of htpasswd have codec {codec}, this release knows {cls.codec}")
+        return cls(HtpasswdSettings.model_validate(settings))
+
+    # ------------------------------------------------------------------------------------------------------ looking
+
+    def check(self, ctx: Context) -> Sequence[Finding]:
+        findings = [*self._check_file(ctx), *self._check_probe(ctx)]
+        return findings or [Finding("ok", "the file can be written and its reader asks for a password")]
+
+    def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
+        """Adds `username` and the line; what was given stays, a line of another password excepted.
+
+        Raises ConfigurationInvalid where an adopted value does not say whose it is, or bcrypt cannot take it.
+        """
+        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
+        if name not in self.settings.accounts:
+            named = ", ".join(self.settings.accounts)
+            raise ConfigurationInvalid(
+                f"the value is for {name}", why=f"the policy names {named}", next="name it there"
+            )
+        password = _password(given)
+        kept = given[LINE].reveal() if LINE in given else b""
+        owner, _, stored = kept.rpartition(b":")
+        if owner != name.encode() or not htpasswd.holds(stored, Account(name, password, b"")):
+            try:
+                stored = htpasswd.hashed(password, self.settings.cost)
+            except ValueError as error:
+                raise ConfigurationInvalid("this password cannot be hashed", why=str(error)) from None
+        line = SecretBytes(name.encode() + b":" + stored)
+        return {**given, "username": SecretBytes(name.encode()), LINE: line}
+
+    def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation | Unknown:
+        """By the hashes in the file. Where it does not tell what its reader holds, the engine logs in."""
+        if self.settings.tells is None:
+            return Observation({}, Basis.LOGIN if self.settings.probe else Basis.NONE)
+        try:
+            users = htpasswd.parse(files.read(self.settings.tells).content, self.settings.format)
+        except Answered as error:
+            return error.unknown
+        usable = users.effective(self._next_account(ctx, adopting=False)) is not None
+        held = {version.number: htpasswd.accepts(users, _account_of(version)) for version in candidates}
+        ours = {_account_of(version).name for version in candidates if held[version.number]}
+        foreign = len(set(users.names()) - ours)
+        if None in held.values():
+            return Observation({}, Basis.LOGIN, foreign=foreign, account_usable=usable)
+        answers = {number: Login.ACCEPTED if yes else Login.REJECTED for number, yes in held.items()}
+        return Observation(answers, Basis.VERIFIER, foreign=foreign, durable=True, account_usable=usable)
+
+    def system(self) -> str:
+        found = self.settings.probe
+        return self.settings.path or (found.http if isinstance(found, BasicProbe) else "")
+
+    def login_key(self, version: SecretVersion) -> tuple[str, str]:
+        address = probe.address_of(self.settings.probe)
+        return f"htpasswd:{self.settings.path or address}:{_account_of(version).name}", address
+
+    def decoy(self, version: SecretVersion) -> SecretVersion | None:
+        return None
+
+    def test(self, version: SecretVersion, ctx: Context) -> Login:
+        """What the reader of the file says. Right after a change it may not have looked yet: that is no answer."""
+        found, account = self.settings.probe, _account_of(version)
+        if found is None:
+            return Login.UNREACHABLE
+        login = account.name.encode() + b":" + account.password
+        said = probe.ask(found, login, ctx.deadline, secrets=[account.password])
+        if said in (Login.ACCEPTED, Login.REJECTED) and self._may_lag(account, said):
+            return Login.UNREACHABLE
+        return said
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
+        """One rename, or nothing where the file is right already. Its reader is told in either case (after a crash)."""
+        path = self.settings.path
+        if path is None:
+            return Refused(No.UNSUPPORTED, "the users travel with `via`; there is no `path` to write")
+        wanted: dict[str, SecretVersion] = {}
+        for version in accept:
+            name = _account_of(version).name
+            if _password(wanted.setdefault(name, version).fields) != _password(version.fields):
+                return Refused(No.UNSUPPORTED, f"the user {name} can have only one password at a time")
+        try:
+            with files.alone(path):
+                was = files.read(path)
+                content = self._content(was.content, list(wanted.values()), refuse)
+                mode, owner = self.settings.mode_bits(), self.settings.owner_ids()
+                if content == (was.content or b"") and self.settings.dressed(was):
+                    files.sweep(path)
+                else:
+                    files.replace(path, content, was, mode=mode, owner=owner)
+        except Answered as error:
+            return error.result
+        how = self.settings.reload
+        wrong = "" if isinstance(how, str) else consumers.reload(how, ctx.deadline)
+        return Unknown(Login.UNREACHABLE, f"written, but its reader was not told: {wrong}") if wrong else Done()
+
+    def render(
+        self, accept: Sequence[SecretVersion], existing: SecretBytes | None, refuse: Sequence[SecretVersion] = ()
+    ) -> SecretBytes:
+        """The file for a `via` destination. Raises Answered where `existing` cannot be edited."""
+        return SecretBytes(self._content(existing.reveal() if existing else None, accept, refuse))
+
+    def _content(self, before: bytes | None, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> bytes:
+        users = htpasswd.parse(before, self.settings.format)
+        was_empty = not users.names()
+        htpasswd.edit(users, [_account_of(version) for version in accept], [_account_of(v) for v in refuse])
+        if not users.names() and not was_empty:
+            raise htpasswd.nobody_left(self.settings.format)
+        return users.encode()
+
+    # ---------------------------------------------------------------------------------------------------- small parts
+
+    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
+        """The one that CURRENT does not use."""
+        if self.settings.users is None:
+            return self.settings.user or ""
+        if adopting:
+            raise ConfigurationInvalid(
+                "with alternating users a value needs its username",
+                next='give {"username": "…", "password": "…"}',
+            )
+        first, second = self.settings.users
+        return second if ctx.current is not None and _account_of(ctx.current).name == first else first
+
+    def _may_lag(self, account: Account, said: Login) -> bool:
+        """Whether file and reader disagree, and the file is younger than a reader's look."""
+        if self.settings.path is None:
+            return False
+        try:
+            was = files.read(self.settings.path)
+            held = htpasswd.accepts(htpasswd.parse(was.content, self.settings.format), account)
+        except Answered:
+            return False
+        return probe.is_young(was) and held is not None and held != (said is Login.ACCEPTED)
+
+    def _check_file(self, ctx: Context) -> list[Finding]:
+        path = self.settings.path
+        if path is None:
+            return []
+        try:
+            self.settings.owner_ids()
+            files.check_writable(path)
+            was = files.read(path)
+            users = htpasswd.parse(was.content, self.settings.format)
+        except Answered as error:
+            level = "refuse" if isinstance(error.result, Refused) else "unchecked"
+            return [Finding(level, error.what if path in error.what else f"{path}: {error.what}", error.next)]
+        except ConfigurationInvalid as error:
+            return [Finding("refuse", error.what)]
+        if was.content is None:
+            return [Finding("warn", f"{path} does not exist yet", "say `owner` and `mode`: its reader must open it")]
+        return [*self._doubled(users, path), *self._taken(users, ctx)]
+
+    def _doubled(self, users: UserFile, path: str) -> list[Finding]:
+        """The next set leaves one line each: nobody could say which of the two shall be retired."""
+        counts = "last" if self.settings.format in htpasswd.LAST_WINS else "first"
+        twice = [name for name in self.settings.accounts if len(users.hashes(name)) > 1]
+        told = f"twice, and {self.settings.format} takes the {counts} one; the next set leaves a single line"
+        return [Finding("warn", f"{path} has {name} {told}") for name in twice]
+
+    def _taken(self, users: UserFile, ctx: Context) -> list[Finding]:
+        """An idle user that is in the file may be somebody's: the next version takes its password away."""
+        name = self._next_account(ctx, adopting=False)
+        if self.settings.users is None or ctx.current is None or ctx.pending is not None or not users.hashes(name):
+            return []
+        text = f"{name} can log in today: its password will be replaced, and whoever uses it is cut off"
+        return [Finding("warn", text, "where nobody does, remove its line")]
+
+    def _check_probe(self, ctx: Context) -> list[Finding]:
+        """Somebody without a login must be refused, or the reader checks nothing. No failed login is spent on it."""
+        found = self.settings.probe
+        if found is None:
+            return [Finding("unchecked", "without a `probe` nothing shows what the reader accepts", "give `probe`")]
+        if not isinstance(found, BasicProbe):
+            return []
+        try:
+            said = probe.ask_as_nobody(found, ctx.deadline)
+        except ConfigurationInvalid as error:
+            return [Finding("refuse", error.what)]
+        except BackendError as error:
+            return [Finding("unchecked", error.what)]
+        if said is Login.ACCEPTED:
+            further = _OPEN[self.settings.format in htpasswd.YAML]
+            return [Finding("refuse", f"{found.http} lets anybody in without a login", further)]
+        if said is not Login.REJECTED:
+            return [Finding("warn", f"the probe's answer to nobody tells nothing ({said.value})")]
+        return []
+
+
+_OPEN = {
+    True: "name a first user in its `basic_auth_users` by hand, adopt it, then rotate",
+    False: "probe an address that asks for a login; nginx answers `return` before it asks",
+}
+
+
+def _account_of(version: SecretVersion) -> Account:
+    stored = version.fields[LINE].reveal().rpartition(b":")[2]
+    return Account(version.fields["username"].text(), _password(version.fields), stored)
+
+
+def _password(fields: Fields) -> bytes:
+    return fields[main_field(set(fields) - {"username", LINE})].reveal()
