@@ -51,7 +51,7 @@ def rotate(
     yes: Yes = False,
     reason: Reason = "",
     emergency: Annotated[bool, typer.Option("--emergency", help="A leak: no grace, the old value is dead.")] = False,
-    cut: Annotated[bool, typer.Option("--cut", help="With --emergency: do not wait for laggards.")] = False,
+    cut: Annotated[bool, typer.Option("--cut", help="With --emergency: wait for nobody.")] = False,
     deadline: Annotated[
         str | None, typer.Option("--deadline", metavar="DURATION", help="With --emergency: for consumers. 10min.")
     ] = None,

@@ -5,6 +5,7 @@ Nothing here reads a clock, draws a number or reaches outside, so every reachabl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -239,6 +240,33 @@ def judge_result(rotation: Rotation, result: Result, now: datetime, facts: Facts
             return wait_unknown(rotation, result, now)
         case Refused():
             return _judge_refused(rotation, result, now)
+
+
+def cuts(rotation: Rotation) -> bool:
+    """Shall a leaked value die whatever still leads back to it?"""
+    return rotation.leaking and rotation.options.cut
+
+
+def judge_released(rotation: Rotation, still_open: Sequence[NotYet | Refused | Unknown], now: datetime) -> Change:
+    """`still_open`: what places say that did not release; none: all have.
+
+    A leaked value dies last too, but it waits for a way back no longer than for laggards, and with `--cut` not at all:
+    whoever takes that way afterwards is cut off, as the person said.
+    """
+    if not still_open:
+        return advance(rotation, now)
+    if cuts(rotation):
+        said = "; ".join(dict.fromkeys(a.reason if isinstance(a, NotYet) else a.detail for a in still_open))
+        note = f"a way back to v{rotation.from_version} may still be open: {said}"
+        return advance(replace(rotation, unverified="; ".join(t for t in (rotation.unverified, note) if t)), now)
+    rotation = on_this_clock(rotation, now)
+    waits = [answer for answer in still_open if isinstance(answer, NotYet)]
+    if len(waits) < len(still_open):
+        return judge_result(rotation, next(a for a in still_open if not isinstance(a, NotYet)), now)
+    soonest = min(waits, key=lambda answer: answer.after)
+    if rotation.leaking and waited(rotation, now) >= rotation.options.deadline:
+        return park(rotation, Cause.LAGGARDS, soonest.reason)
+    return judge_result(rotation, soonest, now)
 
 
 def _judge_refused(rotation: Rotation, refused: Refused, now: datetime) -> Change:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import attrgetter
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.groups import Holder, asked, attempted, find_places, seal_receipt, specs
@@ -86,21 +85,19 @@ def release(work: Work) -> Change:
         return judge.judge_result(work.rotation, late, parts.clock.now())
     places = [*work.rotation.places, *late]
     left = _left_behind(work) if phase.carry[0] is End.FROM else []
-    through, put_off = set(work.rotation.settled), list[NotYet]()
+    through, still_open = set(work.rotation.settled), list[NotYet | Refused | Unknown]()
     for group in dict.fromkeys(place.group for place in places if place.group not in through):
         answer = _release_group(work, [place for place in places if place.group == group], version, left)
         if isinstance(answer, Drifted):
             return park(work.rotation, Cause.DRIFT, answer.detail)
         if isinstance(answer, Done):
             through.add(group)
-        elif isinstance(answer, NotYet) and len(put_off) < PUT_OFF_AT_ONCE:
-            put_off.append(answer)
-        else:
-            return judge.judge_result(replace(work.rotation, settled=frozenset(through)), answer, parts.clock.now())
-    if not put_off:
-        return advance(work.rotation, parts.clock.now())
-    soonest = min(put_off, key=attrgetter("after"))
-    return judge.judge_result(replace(work.rotation, settled=frozenset(through)), soonest, parts.clock.now())
+            continue
+        still_open.append(answer)
+        put_off = isinstance(answer, NotYet) and len(still_open) < PUT_OFF_AT_ONCE
+        if not put_off and not judge.cuts(work.rotation):
+            break
+    return judge.judge_released(replace(work.rotation, settled=frozenset(through)), still_open, parts.clock.now())
 
 
 @dataclass(frozen=True)

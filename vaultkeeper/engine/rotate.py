@@ -188,13 +188,14 @@ def rotate(
 
 
 def _means_the_open_one(name: str, parts: Parts, purpose: Purpose, options: Options) -> bool:
-    """`--forget-old`, and `--emergency --cut` of an emergency that its laggards stopped, speak of what stands there."""
+    """`--forget-old`, and `--emergency --cut` of an emergency that somebody holds up, speak of what stands there."""
     cuts = purpose is Purpose.EMERGENCY and options.cut
     rotation = newest_open(name, parts) if options.forget_old or cuts else None
     if rotation is None:
         return False
-    stopped = rotation.purpose is Purpose.EMERGENCY and not rotation.finished
-    return options.forget_old or stopped
+    at_release = rotation.phase is not None and rotation.phase.step is Step.RELEASE
+    held_up = rotation.purpose is Purpose.EMERGENCY and (not rotation.finished or at_release)
+    return options.forget_old or held_up
 
 
 def resume(

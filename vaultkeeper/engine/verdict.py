@@ -35,6 +35,8 @@ def closes_the_gap(rotation: Rotation) -> bool:
 def exit_code(rotation: Rotation) -> int:
     """rotation.md section 3, last paragraph but one."""
     patient = {Waiting.GRACE, Waiting.EVIDENCE, Waiting.INPUT, Waiting.WINDOW, Waiting.DEPENDENCY}
+    if rotation.leaking:  # a leaked value that works on because something is not ready is no success
+        patient = {Waiting.INPUT}
     match rotation.state:
         case State.DONE:
             return 0
@@ -79,7 +81,9 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
         nexts[State.PARKED] = f"{forward}   when it is back, or   vaultkeeper rotate {name} --forget-old"
     if rotation.cause is Cause.NONE_ACCEPTED:
         nexts[State.ROLLED_BACK] = nexts[State.AMBIGUOUS]
-    if rotation.purpose is Purpose.EMERGENCY:
+    if rotation.purpose is Purpose.EMERGENCY and not (rotation.finished and rotation.cause is Cause.DRIFT):
+        if rotation.phase is not None and rotation.phase.step in {Step.CONFIRM, Step.RELEASE}:
+            forward += f"   (waits for them once more)   or   vaultkeeper rotate {name} --emergency --cut"
         nexts[State.PARKED] = forward  # back would be to the leaked value
     if rotation.cause is Cause.ACCOUNT_IN_USE:
         overwrite = f"vaultkeeper rotate {name} --replace   (no way back)"

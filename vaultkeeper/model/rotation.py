@@ -125,7 +125,7 @@ class Cause(Enum):
     OLD_REFUSED = "old_refused"  #: going back would hand out a value that the target refuses now
     DRIFT = "drift"  #: a consumer holds an older version: somebody put it back, or it came later
     ACCOUNT_IN_USE = "account_in_use"  #: first rotation of an account that can log in already, without `--replace`
-    LAGGARDS = "laggards"  #: emergency: consumers not confirmed in time, `--cut` not given
+    LAGGARDS = "laggards"  #: emergency: consumers not confirmed, or a way back not closed, in time; `--cut` not given
     ASKED = "asked"  #: a person asked to go back
     BINDING = "binding"  #: the old version's own target is out of reach after a policy change
 
@@ -156,7 +156,7 @@ class Options:
 
     reason: str = ""
     replace: bool = False  #: take over an account that can log in already, with no way back
-    cut: bool = False  #: emergency: do not wait for laggards
+    cut: bool = False  #: emergency: do not wait for laggards, nor for ways back to be closed
     deadline: timedelta = timedelta(minutes=10)  #: emergency: for consumers to be confirmed
     keep_old_key: bool = False
     data_loss: bool = False
@@ -222,6 +222,12 @@ class Rotation:
     def finished(self) -> bool:
         """Have the labels moved? After that nothing goes back: only forward, or parked."""
         return self.direction is Direction.FORWARD and any(p.step is Step.FINISH for p in self.phases[: self.at])
+
+    @property
+    def leaking(self) -> bool:
+        """An emergency whose consumers have the new value, and whose leaked one is still to be taken away."""
+        left = {phase.step for phase in self.phases[self.at :]}
+        return self.purpose is Purpose.EMERGENCY and self.finished and bool(left & {Step.RETIRE, Step.PROVE})
 
     def number(self, end: End) -> int | None:
         return self.to_version if end is End.TO else self.from_version

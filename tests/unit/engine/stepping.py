@@ -36,7 +36,7 @@ class Stepping(Engine):
             Step.CONFIRM: self._confirm,
             Step.FINISH: self._finish,
             Step.GRACE: self._grace,
-            Step.RELEASE: self._prepare,
+            Step.RELEASE: self._release,
             Step.EVIDENCE: self._evidence,
             Step.RETIRE: self._set,
             Step.PROVE: self._prove,
@@ -309,12 +309,18 @@ class Stepping(Engine):
         return self.case.consumers
 
     def _prepare(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
-        """Prepare and release: additive or collecting, so consumers see nothing."""
+        """Additive, so consumers see nothing."""
+        yield from self._unseen(at, phase, lambda r, a: judge.judge_result(r, a, T0))
+
+    def _release(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
+        """Collecting, so consumers see nothing."""
+        yield from self._unseen(at, phase, lambda r, a: judge.judge_released(r, [] if isinstance(a, Done) else [a], T0))
+
+    def _unseen(self, at: Point, phase: Phase, judged: Callable[[Rotation, Result], Change]) -> Iterator[Edge]:
         if not self.case.consumers and phase.audience is Audience.CONSUMERS:
             yield from self._answers(at, phase.step.value, {"no places": lambda r: moves.advance(r, T0)})
             return
-        begun = self.begun(at)
-        yield from self._outward(begun, phase.step.value, at.world, lambda r, a: judge.judge_result(r, a, T0))
+        yield from self._outward(self.begun(at), phase.step.value, at.world, judged)
 
     def _barrier(self, at: Point, rotation: Rotation, phase: Phase) -> Iterator[Edge]:
         yield from self._answers(at, "barrier", {"reached": lambda r: moves.advance(r, T0)})

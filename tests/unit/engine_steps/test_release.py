@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.unit.engine_steps.bench import Bench
 from vaultkeeper.engine import verdict
-from vaultkeeper.model.outcome import No, NotYet, Result
+from vaultkeeper.model.outcome import Login, No, NotYet, Refused, Result, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Purpose, State, Step, Waiting
 from vaultkeeper.model.secret import GroupKey
@@ -127,6 +128,83 @@ def test_an_open_rotation_keeps_the_phases_that_it_was_journalled_with(kind: str
     before = bench.calls("app.release")
     assert [report.state for report in bench.resume("s")] == ["done"]
     assert bench.calls("app.release") == before
+
+
+# ------------------------------------------------------------------------------------------------------------- a leak
+
+STUCK: dict[str, Result] = {
+    "refused": Refused(No.PRIVILEGE, "a proxy forbids it"),
+    "no answer": Unknown(Login.UNREACHABLE, "the Engine is away"),
+    "not ready": NotYet("a task on a lost node", timedelta(minutes=1)),
+}
+stuck = pytest.mark.parametrize("answer", STUCK.values(), ids=list(STUCK))
+
+
+def leaking(name: str, answer: Result, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench(name)
+    bench.use(bench.make.overlap("s", bench.make.service("app", {"": "{password}"}, services=("a", "b"))))
+    bench.done()
+    real = ServiceDestination.release
+
+    def release(self: ServiceDestination, group: GroupKey, *rest: Any) -> Result:
+        return answer if group.endswith("/a") else real(self, group, *rest)
+
+    monkeypatch.setattr(ServiceDestination, "release", release)
+    return bench
+
+
+@stuck
+def test_a_leak_that_a_stuck_release_keeps_alive_is_no_success_and_cut_ends_it(
+    answer: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = leaking("leak-stuck", answer, monkeypatch)
+    for wait in (timedelta(minutes=5), timedelta(hours=1)):
+        reports = bench.emergency("s", wait=wait) if wait < timedelta(hours=1) else bench.resume("s", wait=wait)
+        (report,) = reports
+        assert report.exit_code == 5
+        assert report.error is not None
+        assert "rotate s --emergency --cut" in report.error.next
+        assert bench.accepted("s") == {1, 2}
+    (report,) = bench.emergency("s", cut=True)
+    assert report.state == "done"
+    assert report.rotation is not None
+    assert report.rotation.to_version == 2  # it speaks of what stands there
+    assert "a way back to v1" in report.rotation.unverified
+    assert bench.accepted("s") == {2}
+
+
+def test_a_leak_waits_for_a_way_back_no_longer_than_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = leaking("leak-late", STUCK["not ready"], monkeypatch)
+    rotation = bench.one("s", purpose=Purpose.EMERGENCY, deadline=timedelta(minutes=3))
+    assert (rotation.state, rotation.cause) == (State.PARKED, Cause.LAGGARDS)
+    assert "a task on a lost node" in rotation.detail
+
+
+@stuck
+def test_cut_from_the_beginning_releases_what_it_can_and_goes_on(
+    answer: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = leaking("leak-cut", answer, monkeypatch)
+    bench.done("s", purpose=Purpose.EMERGENCY, cut=True)
+    assert bench.accepted("s") == {2}
+    open_ways = [service for service, before in bench.world.state["app"]["previous"].items() if before]
+    assert open_ways == ["a"]
+
+
+def test_a_consumer_put_back_to_a_leaked_value_is_named_with_what_puts_it_right() -> None:
+    bench = Bench("leak-drift")
+    bench.use(bench.make.overlap("s", bench.make.service("app", {"": "{password}"})))
+    bench.done()
+    before = deepcopy(bench.world.state["app"]["running"])
+    bench.faults.script = [Fault("app.release", Goes.REFUSED, call=0)]
+    assert bench.one("s", purpose=Purpose.EMERGENCY).state is State.PARKED
+    bench.faults.script = []
+    bench.world.state["app"]["running"] = before
+    (report,) = bench.resume("s")
+    assert report.rotation is not None
+    assert report.rotation.cause is Cause.DRIFT
+    assert report.error is not None
+    assert report.error.next == "vaultkeeper reconcile s"
 
 
 def test_a_place_that_is_not_ready_keeps_no_other_from_being_released(monkeypatch: pytest.MonkeyPatch) -> None:
