@@ -525,6 +525,20 @@ def test_a_key_that_is_refused_after_the_save_is_not_taken_for_nothing_done(shop
     assert "its sixth call is refused" in answer.detail
 
 
+@pytest.mark.parametrize("gone", ["key", "encryption"])
+def test_what_cannot_be_looked_at_after_the_save_is_nobodys_failure(shop: Shop, gone: str) -> None:
+    """Going back could not be written either, and would leave consumers with a value that is then refused."""
+    delivery, new = shop.delivery(), pair()[1]
+    assert delivery.hand_over(new) == Done()
+    if gone == "key":
+        shop.dokploy.state.keys.clear()
+    else:
+        shop.service.row["env"] = "enc:v1:c29tZXRoaW5n"
+    answer = delivery.confirm(new)
+    assert isinstance(answer, Unknown)
+    assert {"key": "its sixth call is refused", "encryption": "enc:v1:"}[gone] in answer.detail
+
+
 # -------------------------------------------------------------------------------------------------------- when it fails
 
 FAULTS: dict[str, tuple[type[object], str]] = {

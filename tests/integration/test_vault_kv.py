@@ -151,6 +151,18 @@ def test_what_is_put_back_has_its_type_again(vault: Vaults) -> None:
     assert vault.get("shop/db") == {"password": 12.5, "port": 5432}
 
 
+def test_a_login_that_ended_after_the_write_is_nobodys_failure(vault: Vaults) -> None:
+    """Failed would send a rotation back, whose old value this login could not write either."""
+    token = vault.new_token()
+    place = delivery(vault, **vault.by_token(token))
+    assert place.hand_over(NEW) == Done()
+    vault.api("POST", "auth/token/revoke-self", token=token)
+    logins.end()
+    answer = place.confirm(NEW)
+    assert isinstance(answer, Unknown)
+    assert "the token is not valid" in answer.detail
+
+
 # ------------------------------------------------------------------------------------------------------------ deletion
 
 

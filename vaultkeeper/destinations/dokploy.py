@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 
 from vaultkeeper.access import dokploy_running, slots
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.dokploy import DokployError, RightMissing
+from vaultkeeper.access.dokploy import DokployError, NotThere, RightMissing
 from vaultkeeper.access.dokploy_confirm import LATER, SOON, applied, confirmed, newest
 from vaultkeeper.access.dokploy_env import KEY, resolve
 from vaultkeeper.access.dokploy_group import Group, Settings, apply_to, edit, looked, may_hold, read_back
@@ -140,20 +140,11 @@ class DokployDestination:
     def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
         try:
             with looked(items, ctx) as here:
-                edit(here)
-                if here.text.text != here.holder.env:
-                    return NotYet(f"{here.holder.name} no longer carries what was delivered", SOON, (here.holder.name,))
-                answers = [confirmed(here, service, ctx) for service in here.services]
-        except DokployError as error:
-            return NotYet(error.what, LATER) if error.definite else error.unknown  # nobody was seen failing on it
-        except Answered as error:
-            return Failed(str(group), error.what) if isinstance(error.result, Refused) else error.unknown
-        for kind in (Failed, Unknown, NotYet):
-            for answer in answers:
-                if isinstance(answer, kind):
-                    return answer
-        written = any(isinstance(a, Confirmed) and a.proof is Proof.WRITTEN for a in answers) or not answers
-        return Confirmed(Proof.WRITTEN if written else Proof.DEMONSTRATED)
+                return _confirmed(here, group, ctx)
+        except (RightMissing, NotThere) as error:
+            return NotYet(error.what, LATER)
+        except Answered as error:  # nobody was seen failing on it, and what cannot be read cannot be put back either
+            return error.unknown
 
     def confirm_deadline(self, group: GroupKey, items: Sequence[Item]) -> timedelta:
         settings = Settings.model_validate(items[0].spec.settings)
@@ -172,6 +163,27 @@ class DokployDestination:
             return error.unknown
         seen = slots.carries(item, item.slot, version, lambda content: content in running)
         return Holds.RUNNING if seen else Holds.NOTHING
+
+
+def _confirmed(here: Group, group: GroupKey, ctx: DeliveryContext) -> Confirmation:
+    """Raises DokployError, and Answered where nothing is known."""
+    try:
+        edit(here)
+        if here.text.text != here.holder.env:
+            return NotYet(f"{here.holder.name} no longer carries what was delivered", SOON, (here.holder.name,))
+        answers = [confirmed(here, service, ctx) for service in here.services]
+    except DokployError:
+        raise
+    except Answered as error:
+        if isinstance(error.result, Refused):
+            return Failed(str(group), error.what)
+        raise
+    for kind in (Failed, Unknown, NotYet):
+        for answer in answers:
+            if isinstance(answer, kind):
+                return answer
+    written = any(isinstance(a, Confirmed) and a.proof is Proof.WRITTEN for a in answers) or not answers
+    return Confirmed(Proof.WRITTEN if written else Proof.DEMONSTRATED)
 
 
 def _held(here: Group, item: Item) -> Held:

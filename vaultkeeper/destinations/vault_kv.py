@@ -31,7 +31,6 @@ from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
     Done,
-    Failed,
     Finding,
     Held,
     Holds,
@@ -184,7 +183,7 @@ class VaultKvDestination:
             stored = _look(items, ctx)
             carried = _edited(stored, items) == stored.keys
         except Answered as error:
-            return Failed(str(group), error.what) if isinstance(error.result, Refused) else error.unknown
+            return error.unknown  # nobody was seen failing on it, and what cannot be read cannot be put back either
         if not carried:
             path = _settings(items[0].spec).path
             return NotYet(f"{path} no longer carries what was delivered, or a standby lags behind", LAG, (path,))

@@ -31,7 +31,6 @@ from vaultkeeper.model.outcome import (
     Done,
     Failed,
     Login,
-    No,
     NotYet,
     Proof,
     Refused,
@@ -285,8 +284,8 @@ def _look(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layout:
     if any(item.spec.read is not Read.FIRST_START for item in items):
         ctx = delivery_context(parts, {w.rotation.secret: w.rotation.epoch for w in works})
         answer = asked(parts, f"{destination.kind}.confirm", lambda: destination.confirm(group, items, ctx))
-    if isinstance(answer, Refused):
-        answer = Failed(str(group), answer.detail) if answer.why is not No.CONFLICT else Unknown(Login.UNREACHABLE)
+    if isinstance(answer, Refused):  # it could not look (a credential is gone): nobody was seen failing on it
+        answer = Unknown(Login.UNREACHABLE, answer.detail)
     return _Look(group, answer, confirm_timeout(destination, group, items), destination.puts_back)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from tests.unit.engine_steps.bench import HOUR, Bench
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.engine.status import status
-from vaultkeeper.model.rotation import Cause, Rotation, State
+from vaultkeeper.errors import NotFound
+from vaultkeeper.model.rotation import Cause, Rotation, State, Waiting
 from vaultkeeper.ports import Change
 from vaultkeeper.testing.faults import Fault, Goes
 from vaultkeeper.testing.memory import MemoryStore
+from vaultkeeper.testing.simulators.service import ServiceDestination
 
 
 def test_what_stops_one_cluster_stops_no_other() -> None:
@@ -88,6 +93,32 @@ def test_a_consumer_that_was_put_back_after_its_confirm_is_told_before_the_old_v
     bench.resume()
     assert bench.newest("s").state is State.DONE
     assert bench.accepted("s") == {2}
+
+
+def test_a_place_that_cannot_be_looked_at_is_waited_for_and_nobody_is_taken_for_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Going back would give the target the old value, and the place could not be given it: `single` locks out then."""
+    bench = Bench("not-looked-at")
+    bench.use(bench.make.single("s", bench.make.service("v")))
+    bench.done()
+    with monkeypatch.context() as gone:
+        gone.setattr(ServiceDestination, "confirm", _raising(NotFound("the key's file is gone")))
+        (report,) = bench.rotate("s", wait=timedelta(hours=1))
+    assert report.rotation is not None
+    assert (report.state, report.rotation.waiting) == ("waiting", Waiting.UNREACHABLE)
+    assert "the key's file is gone" in report.rotation.detail
+    assert report.exit_code == 6
+    assert bench.accepted("s") == {2}
+    bench.resume()
+    assert bench.newest("s").state is State.DONE
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def hook(*_: object) -> None:
+        raise error
+
+    return hook
 
 
 def test_laggards_that_were_cut_do_not_keep_the_leaked_value_alive() -> None:
