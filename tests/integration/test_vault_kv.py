@@ -254,6 +254,41 @@ def test_a_standby_that_lags_is_waited_for(simulated: Vaults, monkeypatch: pytes
     assert simulated.get("shop/db") == {"n": "2"}
 
 
+def test_what_a_standby_still_shows_is_not_taken_for_what_stands_there(
+    simulated: Vaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going back at once: it would find the old value, write nothing, and leave the new one, which is then refused."""
+    place = delivery(simulated)
+    assert place.hand_over(OLD) == Done()
+    assert place.hand_over(NEW) == Done()
+    real, late = vault_kv._read, [vault_kv.Stored(1, {"password": "old-value"})] * 4
+
+    def lagging(*asked: Any) -> vault_kv.Stored:
+        return late.pop() if late else real(*asked)
+
+    monkeypatch.setattr(vault_kv, "_read", lagging)
+    for answer in (place.deliver(OLD), place.confirm(OLD)):
+        assert isinstance(answer, NotYet), answer
+        assert "lags behind" in answer.reason
+    late.clear()
+    assert place.deliver(OLD) == Done()
+    assert simulated.get("shop/db") == {"password": "old-value"}
+    assert place.confirm(OLD) == Confirmed(Proof.WRITTEN)
+
+
+def test_a_secret_that_somebody_removed_counts_from_one_again(
+    simulated: Vaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = delivery(simulated)
+    assert place.hand_over(OLD) == Done()
+    assert place.hand_over(NEW) == Done()
+    simulated.api("DELETE", f"{simulated.mount}/metadata/shop/db")
+    assert isinstance(place.deliver(NEW), NotYet)
+    monkeypatch.setattr(vault_kv, "LAG_S", 0.0)
+    assert place.deliver(NEW) == Done()
+    assert simulated.get("shop/db") == {"password": "new-value"}
+
+
 # ---------------------------------------------------------------------------------------------------- not as it should
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.model.outcome import Login, No, Refused, Unknown
+from vaultkeeper.model.outcome import Login, No, NotYet, Refused, Unknown
+
+LAG = timedelta(seconds=1)
+"""A standby answers reads from what it knew up to 0.25 s ago (three nodes, recorded)."""
 
 
 class VaultError(Answered):
@@ -113,6 +117,14 @@ class CasMismatch(VaultError):
     """Somebody wrote in between; or our own write, whose answer was lost; or a standby that lags behind."""
 
     means = No.CONFLICT
+
+
+class Lagging(VaultError):
+    """A standby shows an older version than was written a moment ago, and will not for long."""
+
+    def __init__(self, what: str, *, next: str = "") -> None:  # noqa: A002 - as its base
+        super().__init__(what, next=next)
+        self.result = NotYet(what, LAG)
 
 
 class TooLarge(VaultError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hvac.api.secrets_engines import KvV2
 from hvac.utils import format_url
 
-from vaultkeeper.access.vault_errors import Deleted, NotThere, NotVersioned, PermissionDenied
+from vaultkeeper.access.vault_errors import Deleted, Lagging, NotThere, NotVersioned, PermissionDenied
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 RECENT_S = 2.0
 """From one hook of a rotation to the next."""
+
+LAG_S = 5.0
+"""So long after a write of ours an older version is taken for a standby's; later the secret was made anew."""
+
+_WROTE: dict[tuple[str, ...], tuple[float, int]] = {}
+"""The newest version of each place that this process wrote, and when."""
 
 
 class Address(Protocol):
@@ -66,9 +72,10 @@ class Stored:
 
 
 def read(at: Transport, where: Address, version: int | None = None) -> Stored:
-    """The current version, or that one. Raises VaultError."""
+    """The current version, or that one. Raises VaultError; Lagging where it is older than what was just written."""
     found = _read(at, where, version)
     if version is None:
+        _refuse_older(at, where, found.version)
         at.seen[where.mount, where.path] = time.monotonic(), found
     return found
 
@@ -111,7 +118,20 @@ def write(at: Transport, where: Address, keys: Mapping[str, Any], cas: int) -> i
     told = KvV2(at).create_or_update_secret(where.path, dict(keys), cas=cas, mount_point=where.mount)
     if "version" not in (told.get("data") or {}):
         raise NotVersioned(f"{where.mount} is no key-value store of version 2", next="bao secrets list -detailed")
-    return int(told["data"]["version"])
+    version = int(told["data"]["version"])
+    _WROTE[_place(at, where)] = time.monotonic(), version
+    return version
+
+
+def _place(at: Transport, where: Address) -> tuple[str, ...]:
+    return at.base_uri, at.namespace or "", where.mount, where.path
+
+
+def _refuse_older(at: Transport, where: Address, version: int) -> None:
+    """Going back right after a write, a stale answer would look as if nothing had to be written. Raises Lagging."""
+    wrote_at_s, newest = _WROTE.get(_place(at, where), (0.0, 0))
+    if version < newest and time.monotonic() - wrote_at_s < LAG_S:
+        raise Lagging(f"{where.path}: a standby lags behind the active node")
 
 
 def earlier(at: Transport, where: Address) -> Sequence[Stored]:
@@ -121,6 +141,7 @@ def earlier(at: Transport, where: Address) -> Sequence[Stored]:
     except NotThere:
         return []
     current = int(told["current_version"])
+    _refuse_older(at, where, current)
     numbers = [int(n) for n, fate in told["versions"].items() if not (fate["destroyed"] or fate["deletion_time"])]
     return [read(at, where, number) for number in sorted(numbers) if number < current]
 

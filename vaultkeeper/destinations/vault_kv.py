@@ -23,7 +23,7 @@ from pydantic import Field
 
 from vaultkeeper.access import slots, vault, vault_kv
 from vaultkeeper.access.answer import Answered, refused
-from vaultkeeper.access.vault_errors import CasMismatch
+from vaultkeeper.access.vault_errors import LAG, CasMismatch
 from vaultkeeper.access.vault_kv import Stored
 from vaultkeeper.access.vault_settings import VaultPath, VaultSettings
 from vaultkeeper.errors import PolicyInvalid, VaultkeeperError
@@ -56,9 +56,6 @@ T = TypeVar("T")
 
 TRIES = 3
 """Writes by compare-and-set in one call, each after a fresh look."""
-
-LAG = timedelta(seconds=1)
-"""A standby answers reads from what it knew up to 0.25 s ago."""
 
 
 class Settings(VaultSettings):
@@ -183,7 +180,8 @@ class VaultKvDestination:
             stored = _look(items, ctx)
             carried = _edited(stored, items) == stored.keys
         except Answered as error:
-            return error.unknown  # nobody was seen failing on it, and what cannot be read cannot be put back either
+            # nobody was seen failing on it, and what cannot be read cannot be put back either
+            return error.result if isinstance(error.result, NotYet) else error.unknown
         if not carried:
             path = _settings(items[0].spec).path
             return NotYet(f"{path} no longer carries what was delivered, or a standby lags behind", LAG, (path,))
