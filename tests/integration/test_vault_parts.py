@@ -85,6 +85,9 @@ def test_an_expired_secret_id_is_not_accepted(simulated: Vaults) -> None:
     made = simulated.simulator.state.mounts[f"auth/{simulated.approle}"].roles[settings["role"]].secret_ids
     made["short-lived"].made_s = time.time() - 61
     assert opened.observe([one], Watch().context()).answers == {1: Login.REJECTED}  # type: ignore[union-attr]
+    # whoever goes back to it registers it anew; the server keeps dead ones for a while, and refuses to take one twice
+    assert isinstance(opened.set([one], [], Watch().context()), Done)
+    assert opened.observe([one], Watch().context()).answers == {1: Login.ACCEPTED}  # type: ignore[union-attr]
 
 
 def test_decoys_lock_no_role_and_a_locked_one_is_told_from_a_refusal(vault: Vaults) -> None:

@@ -204,20 +204,24 @@ class _Role:
 
     def accessor(self, value: SecretBytes) -> str | None:
         """None: this secret id does not work. One that has expired is kept for a while, and does not count."""
-        if not value.is_text():
-            return None
-        told = self.api.read_secret_id(secret_id=value.text(), **self.where).get("data")
+        accessor, works = self.entry(value)
+        return accessor if works else None
+
+    def entry(self, value: SecretBytes) -> tuple[str | None, bool]:
+        """The accessor, where the server knows this secret id, and whether it works."""
+        told = self.api.read_secret_id(secret_id=value.text(), **self.where).get("data") if value.is_text() else None
         if not told:
-            return None
+            return None, False
         until = str(told["expiration_time"])
-        if until != NEVER and datetime.fromisoformat(until[:19]).replace(tzinfo=UTC) <= datetime.now(UTC):
-            return None
-        return str(told["secret_id_accessor"])
+        ended = until != NEVER and datetime.fromisoformat(until[:19]).replace(tzinfo=UTC) <= datetime.now(UTC)
+        return str(told["secret_id_accessor"]), not ended
 
     def register(self, version: SecretVersion, ctx: Context) -> str:
         """Its accessor. What is noted beside it stands in the metadata of every token that it yields."""
-        found = self.accessor(_value(version))
-        if found is None:
+        found, works = self.entry(_value(version))
+        if found is not None and not works:  # the server would call an expired one registered already (500)
+            self.api.destroy_secret_id_accessor(secret_id_accessor=found, **self.where)
+        if found is None or not works:
             note = {"vaultkeeper": f"{ctx.installation} {ctx.secret} v{version.number}"}
             told = self.api.create_custom_secret_id(secret_id=_value(version).text(), metadata=note, **self.where)
             found = str(told["data"]["secret_id_accessor"])
