@@ -125,7 +125,7 @@ def _follow_the_words(run: Run, name: str) -> None:
 
 def _obey(run: Run, name: str, rotation: Rotation) -> None:
     if rotation.waiting is Waiting.INPUT:
-        run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))
+        run.command(f"rollback {name} --again", lambda p: rollback(name, p, wait=LONG, again=True))
         return
     if rotation.cause is Cause.LAGGARDS:
         run.clock.advance(timedelta(days=4))

@@ -231,7 +231,8 @@ class Run:
 
     def roll_back(self) -> None:
         name, wait = self.name(), self.rng.choice(WAITS)
-        self.command(f"rollback {name} --wait {wait}", lambda p: rollback(name, p, wait=wait))
+        told = f"rollback {name} --again --wait {wait}"  # without it, it only goes on or refuses
+        self.command(told, lambda p: rollback(name, p, wait=wait, again=True))
 
     def emergency(self) -> None:
         name, cut, wait = self.name(), self.rng.random() < 0.4, self.rng.choice(WAITS)

@@ -137,7 +137,15 @@ def resume(
     return reports.show(session, done)
 
 
-def rollback(session: Session, name: Name, *, reason: Reason = "", yes: Yes = False, wait: Wait = None) -> int:
+def rollback(
+    session: Session,
+    name: Name,
+    *,
+    reason: Reason = "",
+    yes: Yes = False,
+    again: Annotated[bool, typer.Option("--again", help="Also where the last change was a rollback: undo it.")] = False,
+    wait: Wait = None,
+) -> int:
     """Go back: undo an open rotation, or bring the previous value back as a new version."""
     parts = session.parts
     named([name], {*parts.policies, *parts.store.secrets()})
@@ -147,7 +155,7 @@ def rollback(session: Session, name: Name, *, reason: Reason = "", yes: Yes = Fa
     from vaultkeeper.engine import rollback as engine
 
     with progress.shown(session):
-        report = engine.rollback(name, parts, wait=spell.read_duration(wait, "--wait"), reason=reason)
+        report = engine.rollback(name, parts, wait=spell.read_duration(wait, "--wait"), reason=reason, again=again)
     return reports.show(session, [report])
 
 

@@ -16,26 +16,41 @@ from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
 from vaultkeeper.engine.rotate import Report, run
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import NotFound, UsageError
-from vaultkeeper.model.rotation import Direction, Options, Purpose, Rotation, Step
+from vaultkeeper.model.rotation import Direction, Options, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, StagingLabel, VersionRecord
 
 UNDONE = frozenset({Step.PREPARE, Step.MINT, Step.SET, Step.DELIVER})
 
 
-def rollback(name: str, parts: Parts, *, wait: timedelta | None = None, reason: str = "") -> Report:
-    """Drive the secret back and report. Raises NotFound, UsageError where there is no way back."""
+def rollback(
+    name: str, parts: Parts, *, wait: timedelta | None = None, reason: str = "", again: bool = False
+) -> Report:
+    """Drive the secret back and report. Raises NotFound, UsageError where there is no way back.
+
+    Said twice, as whoever lost the connection does, it goes on or is refused; `again`: undo a rollback.
+    """
     if name not in parts.policies and name not in parts.store.secrets():
         raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
     rotation = newest_open(name, parts)
-    if rotation is not None and not rotation.finished:
+    if rotation is not None and not again and _is_under_way(rotation):
+        opener = partial(take_up, rotation, parts)
+    elif rotation is not None and not rotation.finished:
         _refuse_the_leaked(rotation, parts)
         opener = partial(_turn_round, rotation, parts)
     else:
         if name not in parts.policies:  # before an epoch is taken: an open rotation would have its snapshot
             raise NotFound(f"{name}: its policy is gone", next=f"put it back, or   vaultkeeper forget {name}")
         _refuse_the_impossible(name, parts)
+        if not again:
+            _refuse_the_repeated(name, parts)
         opener = partial(_open_back, name, parts, rotation, Options(reason=reason))
     return run({name: opener}, parts, by_name=True, wait=wait)[0]
+
+
+def _is_under_way(rotation: Rotation) -> bool:
+    """Is it a rollback itself, that nothing but time or a kill has stopped?"""
+    forward = rotation.direction is Direction.FORWARD and not rotation.finished
+    return rotation.purpose is Purpose.ROLLBACK and forward and rotation.state in {State.RUNNING, State.WAITING}
 
 
 def _refuse_the_leaked(rotation: Rotation, parts: Parts) -> None:
@@ -86,6 +101,19 @@ def _refuse_the_impossible(name: str, parts: Parts) -> None:
             f"{name}: v{previous.number} was deleted at its system",
             why="a value that the system itself made cannot be set again",
             next=f"vaultkeeper rotate {name}",
+        )
+
+
+def _refuse_the_repeated(name: str, parts: Parts) -> None:
+    """Where CURRENT came by a rollback, PREVIOUS is what that one left."""
+    current = parts.store.labels(name).get(StagingLabel.CURRENT)
+    last = next((r for r in parts.store.rotations(name) if r.to_version == current), None)
+    if last is not None and last.purpose is Purpose.ROLLBACK:
+        raise UsageError(
+            f"{name}: v{current} is a rollback already",
+            why=f"once more would bring back v{last.from_version}, which it left",
+            works="nothing was changed by this command",
+            next=f"vaultkeeper rotate {name}   for a new value, or   vaultkeeper rollback {name} --again",
         )
 
 

@@ -204,8 +204,8 @@ class Bench:
     def run_due(self, wait: timedelta = LONG) -> list[Report]:
         return run_due(self.parts(), wait=wait)
 
-    def rollback(self, name: str, wait: timedelta = LONG) -> Report:
-        return rollback(name, self.parts(), wait=wait)
+    def rollback(self, name: str, wait: timedelta = LONG, *, again: bool = False) -> Report:
+        return rollback(name, self.parts(), wait=wait, again=again)
 
     def adopt(self, name: str, value: str, **fields: str) -> SecretVersion:
         given = {"": SecretBytes(value.encode()), **{k: SecretBytes(v.encode()) for k, v in fields.items()}}

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.unit.engine_steps.bench import GRACE, HOUR, Bench
+from tests.unit.engine_steps.bench import GRACE, HOUR, LONG, Bench
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, UsageError
 from vaultkeeper.model.policy import RotationPolicy
@@ -157,6 +157,37 @@ def test_after_retire_the_old_value_is_set_again(kind: str) -> None:
     assert bench.accepted("s") == {1, 3}
 
 
+@pytest.mark.parametrize("kind", ["overlap", "alternating", "single"])
+def test_a_rollback_that_was_killed_goes_on_when_it_is_said_again(kind: str) -> None:
+    """Whoever lost the connection says the same once more, and means the same."""
+    bench = bench_of(kind, "killed-back")
+    bench.done("s")
+    bench.faults.script = [Fault("f.deliver", Goes.KILLED_BEFORE, call=bench.calls("f.deliver") + 1)]
+    with pytest.raises(SimulatedKill):
+        bench.rollback("s")
+    assert bench.rollback("s").state == "done"
+    assert bench.current("s") == 3
+    assert bench.running("f")[""] == spelled(bench, 1)
+
+
+@pytest.mark.parametrize("wait", [NOW, LONG])
+def test_a_rollback_that_is_said_twice_does_not_undo_itself(wait: timedelta) -> None:
+    """In its own grace, and after its end. `again` is the word for it."""
+    bench = bench_of("overlap", f"twice-{wait.days}")
+    bench.done("s")
+    bench.rollback("s", wait=wait)
+    with pytest.raises(UsageError, match="v3 is a rollback") as refused:
+        bench.rollback("s")
+    assert "rollback s --again" in refused.value.next
+    assert bench.running("f")[""] == spelled(bench, 1)
+    assert bench.rollback("s", again=True).state == "done"
+    assert bench.version("s", 4).fields == bench.version("s", 2).fields
+    assert bench.running("f")[""] == spelled(bench, 2)
+    bench.done("s")
+    assert bench.rollback("s").state == "done"  # after a rotation it is no repetition
+    assert bench.running("f")[""] == spelled(bench, 2)
+
+
 def test_after_retire_a_minted_value_cannot_come_back() -> None:
     bench = bench_of("minted", "gone")
     bench.done("s")
@@ -178,7 +209,7 @@ def test_a_value_whose_retirement_was_cancelled_is_retired_with_the_next() -> No
     bench.faults.script = [Fault("db_s.observe", Goes.KILLED_BEFORE, call=bench.calls("db_s.observe") + 1)]
     with pytest.raises(SimulatedKill):
         bench.rollback("s")
-    assert bench.rollback("s").state == "rolled_back"
+    assert bench.rollback("s", again=True).state == "rolled_back"
     assert bench.accepted("s") == {1, 2}
     bench.done("s")
     assert bench.accepted("s") == {bench.current("s")}
