@@ -3,10 +3,10 @@
 Hooks are synchronous and short, hand `ctx.deadline` to every call they make, and never wait: they answer `NotYet`.
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
-Optional powers are separate Protocols (`Mints`, `Rendered`, `ReportsUse`, `ClosesSessions`, `Closes`, `ReadsBack`,
-`Releases`, `NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a module in
-`vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group of the
-same name.
+Optional powers are separate Protocols (`Mints`, `Rendered`, `Explains`, `ReportsUse`, `ClosesSessions`, `Closes`,
+`ReadsBack`, `Releases`, `NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a
+module in `vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group
+of the same name.
 """
 
 from __future__ import annotations
@@ -197,6 +197,14 @@ class Spares(Protocol):
 
     def keeps(self, version: SecretVersion) -> bool:
         """Whatever `refuse` says. No I/O."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """Knows why a login may be answered otherwise than was set (a collector that no longer reads its file)."""
+
+    def explain(self, version: SecretVersion, said: Login, ctx: Context) -> str:
+        """For people, with what to do about it; empty: nothing is known. Asked after an answer that is not wanted."""
 
 
 @runtime_checkable

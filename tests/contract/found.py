@@ -1,7 +1,9 @@
 """Kinds of the registry, and what `tests/servers/<kind>.py` offers to try them on.
 
 `start() -> Server` for a target, or a `ReadingPlace` for a destination. Where one account or place is not enough:
-`VARIANTS`, name → how to make it (from the server, for a target). `UNTAGGED`: variants whose settings rule out tags.
+`VARIANTS`, name → how to make it (from the server, for a target). `SERVERS`: variant → how to start a server of its
+own, where it needs one. `UNSWEPT`: variants that the kill sweep leaves to another one. `UNTAGGED`: variants whose
+settings rule out tags.
 `AT_ONCE`: how many kill points are tried side by side, where consumers take long to start.
 """
 
@@ -34,6 +36,12 @@ def variants(kind: str) -> Mapping[str, Callable[..., Any] | None]:
     """None: what `start` offers."""
     found: Mapping[str, Callable[..., Any] | None] = getattr(servers(kind), "VARIANTS", {"plain": None})
     return found
+
+
+def start_of(kind: str, variant: str) -> Callable[..., Any]:
+    """What starts the server that a variant is tried on."""
+    starts: Mapping[str, Callable[..., Any]] = getattr(servers(kind), "SERVERS", {})
+    return starts.get(variant, servers(kind).start)
 
 
 def cases(group: str) -> list[Case]:

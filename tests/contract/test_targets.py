@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.contract.found import REGISTRY, cases, class_name, has_server, servers, started, variants
+from tests.contract.found import REGISTRY, cases, class_name, has_server, servers, start_of, started, variants
 from vaultkeeper.testing.contract import TargetContract
 from vaultkeeper.testing.servers import LOST_REPLY, SILENT, UNREACHABLE, Account, Server
+
+Start = Callable[..., Any]
 
 
 @pytest.mark.parametrize("kind", REGISTRY.kinds("targets"))
@@ -19,9 +21,9 @@ def test_every_target_has_a_server_to_be_tried_on(kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[dict[str, Any]]:
-    """Servers started for this module, by kind."""
-    kept: dict[str, Any] = {}
+def running() -> Iterator[dict[Start, Any]]:
+    """Servers started for this module, by what started them."""
+    kept: dict[Start, Any] = {}
     with ExitStack() as stack:
         yield kept
         for server in kept.values():
@@ -34,11 +36,11 @@ class RegistryTarget(TargetContract):
     variant: str
 
     @pytest.fixture
-    def server(self, running: dict[str, Any]) -> Server:
-        kind = self.target.kind
-        if kind not in running:
-            running[kind] = started(kind, servers(kind).start)
-        server: Server = running[kind]
+    def server(self, running: dict[Start, Any]) -> Server:
+        kind, start = self.target.kind, start_of(self.target.kind, self.variant)
+        if start not in running:
+            running[start] = started(kind, start)
+        server: Server = running[start]
         return server
 
     def account(self, server: Server) -> Account:

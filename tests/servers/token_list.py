@@ -1,90 +1,34 @@
-"""A checker with a list of bearer tokens in a file, behaving like an OpenTelemetry Collector's OTLP/HTTP receiver.
-
-As tried on contrib 0.162: the first word of a line is a token, the rest a comment; an empty or vanished file keeps the
-last tokens; authentication comes before method and path; GET answers 405 with a good token and 401 with a wrong one.
-It looks at the file on every request, where the collector takes milliseconds.
-"""
+"""Lists of bearer tokens: before a checker of our own, which is quick and has faults, and before a real collector."""
 
 from __future__ import annotations
 
 import http.client
-import json
+import os
 import secrets
 import select
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.servers import TestAccount, collector
 
 FAULTS = ("unreachable", "silent", "deaf", "accepts-all")
 _SIGNALS = {"deaf": signal.SIGUSR1, "accepts-all": signal.SIGUSR2}
-_REFUSED = json.dumps(
-    {"code": 16, "message": "provided authorization does not match expected scheme or token"}
-).encode()
+_SETTLES_S = 1.0  # a collector reads its file within milliseconds
 
 
-class Checker(ThreadingHTTPServer):
-    """The process that checks."""
-
-    daemon_threads = True
-
-    def __init__(self, path: Path, port: int) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.path = path
-        self.seen: tuple[int, ...] = ()
-        self.tokens: frozenset[str] = frozenset()
-        self.deaf = self.accepts_all = False
-
-    def accepts(self, header: str) -> bool:
-        with suppress(OSError):
-            found = self.path.stat()
-            identity = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if identity != self.seen and not self.deaf:
-                lines = self.path.read_text().strip().splitlines()
-                self.seen = identity
-                self.tokens = frozenset(line.split()[0] for line in lines if line.split()) or self.tokens
-        return self.accepts_all or any(secrets.compare_digest(header, f"Bearer {token}") for token in self.tokens)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Checker
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        good = self.server.accepts(self.headers.get("Authorization", ""))
-        body = b"" if good else _REFUSED
-        self.send_response(405 if good else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """A collector's log shows neither accepted nor refused tokens."""
-
-
-class TokenListServer:
-    """A checker process and its list. Every account is one more line."""
+class _Lists:
+    """A file before a process that goes by it. Every account is one more line."""
 
     kind = "token_list"
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._own = tempfile.TemporaryDirectory(prefix="vk-tokens-") if folder is None else None
-        self.path = (Path(self._own.name) if self._own else folder or Path()) / "tokens"
-        self.path.touch(mode=0o600)
-        self.port = 0
-        self._start()
-
-    def _start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, str(self.path), str(self.port)], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+    path: Path
+    port: int
+    process: subprocess.Popen[str] | subprocess.Popen[bytes]
 
     @property
     def url(self) -> str:
@@ -103,16 +47,20 @@ class TokenListServer:
 
     def write(self, lines: list[str]) -> None:
         """As an operator does who knows about deaf watchers."""
-        beside = self.path.with_name("operator")
+        beside, present = self.path.with_name("operator"), self.path.stat()
         beside.write_text("\n".join(line for line in lines if line))
-        beside.chmod(self.path.stat().st_mode & 0o777)
+        os.chown(beside, present.st_uid, present.st_gid)
+        beside.chmod(present.st_mode & 0o777)
         beside.rename(self.path)
 
     def login(self, username: str, password: str) -> bool:
         """Ask as any client would; raises OSError where nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return self._ask(password)
+
+    def _ask(self, token: str, timeout_s: float = 10) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
-            connection.request("GET", "/v1/traces", headers={"Authorization": f"Bearer {password}"})
+            connection.request("GET", "/v1/traces", headers={"Authorization": f"Bearer {token}"})
             status = connection.getresponse().status
         finally:
             connection.close()
@@ -135,6 +83,36 @@ class TokenListServer:
             yield
             self._switch(name)
 
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+    def _switch(self, name: str) -> None:
+        raise NotImplementedError
+
+
+class TokenListServer(_Lists):
+    """Our own checker."""
+
+    process: subprocess.Popen[str]
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._own = tempfile.TemporaryDirectory(prefix="vk-tokens-") if folder is None else None
+        self.path = (Path(self._own.name) if self._own else folder or Path()) / "tokens"
+        self.path.touch(mode=0o600)
+        self.port = 0
+        self._start()
+
+    def _start(self) -> None:
+        program = Path(__file__).with_name("token_checker.py")
+        self.process = subprocess.Popen(
+            [sys.executable, program, str(self.path), str(self.port)], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
     def _switch(self, name: str) -> None:
         """Toggle, and wait for the word that it has happened."""
         assert self.process.stdout is not None
@@ -155,30 +133,49 @@ class TokenListServer:
             self._own.cleanup()
 
 
+class CollectorServer(_Lists):
+    """A real collector. It has the faults that a process can have."""
+
+    def __init__(self) -> None:
+        self.collector = collector.Collector()
+        self.path, self.port, self.process = self.collector.tokens, self.collector.ports["http"], self.collector.process
+        self._settled = self._listed()
+
+    def write(self, lines: list[str]) -> None:
+        super().write(lines)
+        self.settle()
+
+    def login(self, username: str, password: str) -> bool:
+        self.settle()
+        return self._ask(password)
+
+    def settle(self) -> None:
+        """Until it goes by what was added to its list and taken off it since; one that is deaf never does."""
+        listed, until = self._listed(), time.monotonic() + _SETTLES_S
+        changed = {token: token in listed for token in listed ^ self._settled}
+        with suppress(OSError):
+            while any(self._ask(t, _SETTLES_S) != told for t, told in changed.items()) and time.monotonic() < until:
+                time.sleep(0.002)
+        self._settled = listed
+
+    def _listed(self) -> frozenset[str]:
+        return frozenset(line.split()[0] for line in self.path.read_text().splitlines() if line.split())
+
+    def _start(self) -> None:
+        self.collector.start()
+        self.process = self.collector.process
+
+    def _end(self) -> None:
+        self.collector.end()
+
+    def stop(self) -> None:
+        self.collector.stop()
+
+
 def start(folder: Path | None = None) -> TokenListServer:
     return TokenListServer(folder)
 
 
-def main(path: str, port: str) -> None:
-    """Check tokens until killed."""
-    checker = Checker(Path(path), int(port))
-
-    def toggle(number: int, _frame: object) -> None:
-        if number == signal.SIGUSR1:
-            checker.deaf = not checker.deaf
-        else:
-            checker.accepts_all = not checker.accepts_all
-        print("switched", flush=True)
-
-    signal.signal(signal.SIGUSR1, toggle)
-    signal.signal(signal.SIGUSR2, toggle)
-    print(checker.server_port, flush=True)
-    threading.Thread(target=checker.serve_forever, daemon=True).start()
-    while True:
-        signal.pause()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-else:
-    from tests.servers import TestAccount
+VARIANTS = {"plain": None, "otelcol": None}
+SERVERS = {"otelcol": CollectorServer}
+UNSWEPT = ("plain",)  # the kill sweep ends our own calls, and those are the same

@@ -8,7 +8,7 @@ from dataclasses import replace
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
 from vaultkeeper.engine.groups import asked
-from vaultkeeper.engine.observe import same_credential
+from vaultkeeper.engine.observe import explained, same_credential
 from vaultkeeper.engine.opening import newest_open
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, PolicyInvalid, RotationFailed
@@ -111,9 +111,10 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
     if answer in {Login.UNREACHABLE, Login.THROTTLED}:
         raise _not_asked(policy.name, f"the login was {answer.value}")
     if answer is not Login.ACCEPTED:
+        why = explained(parts, target, version, answer, _context(version, parts))
         raise RotationFailed(
             f"{policy.name}: this value was not accepted",
-            why=f"the login was {answer.value}",
+            why=why or f"the login was {answer.value}",
             works="whatever worked before; nothing was stored or changed",
             next=f"vaultkeeper adopt {policy.name}   with the value that works today",
         )

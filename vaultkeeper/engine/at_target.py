@@ -11,7 +11,7 @@ from vaultkeeper.engine.creation import collect_orphan
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.judge import Proved, Tested
 from vaultkeeper.engine.moves import advance, park, turn_back, wait_unknown
-from vaultkeeper.engine.observe import by_binding, login, same_credential, same_login, same_target
+from vaultkeeper.engine.observe import by_binding, explained, login, same_credential, same_login, same_target
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
@@ -108,7 +108,8 @@ def test(work: Work) -> Change:
         # A login changes nothing: what an observation would spend is what the control needs when this wait is over.
         known = replace(rotation, doubted=False)
         return wait_unknown(known, Unknown(answer, _unanswered(target), delay), now)
-    return judge.judge_tested(rotation, Tested(answer), now)
+    why = explained(work.parts, target, pending, answer, work.context())
+    return judge.judge_tested(rotation, Tested(answer, detail=why), now)
 
 
 def _unanswered(target: Target) -> str:
@@ -150,4 +151,5 @@ def prove(work: Work) -> Change:
         return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
     if answer in judge.NO_ANSWER:
         return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
-    return judge.judge_proved(rotation, Proved(answer), now)
+    why = explained(work.parts, target, old, answer, work.context()) if answer is Login.ACCEPTED else ""
+    return judge.judge_proved(rotation, Proved(answer, detail=why), now)

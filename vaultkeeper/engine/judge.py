@@ -89,6 +89,7 @@ class Proved:
 
     old: Login | None
     unverified: str = ""
+    detail: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------- observations
@@ -372,7 +373,7 @@ def judge_proved(rotation: Rotation, proved: Proved, now: datetime) -> Change:
     if retirement is None:  # only a person can revoke it
         return wait(rotation, Waiting.INPUT, now + REVOKE_POLL, detail="the old value is still accepted")
     if rotation.failed_proofs:
-        return park(rotation, Cause.STILL_ACCEPTED)
+        return park(rotation, Cause.STILL_ACCEPTED, proved.detail)
     return Change(enter(replace(rotation, failed_proofs=1), retirement, now))
 
 

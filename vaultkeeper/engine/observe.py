@@ -13,13 +13,13 @@ from functools import partial
 
 from vaultkeeper.engine.groups import Holder, asked, delivery_context
 from vaultkeeper.engine.judge import Seen
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.parts import Parts, power
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.rotation import End, Placed
 from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
-from vaultkeeper.ports import Target
+from vaultkeeper.ports import Context, Explains, Target
 
 EVERYBODY: tuple[End | None, ...] = (End.TO, End.FROM, None)  #: None stands for PREVIOUS
 
@@ -192,6 +192,15 @@ def login(work: Work, target: Target, version: SecretVersion) -> tuple[Login, ti
     if answer is Login.REJECTED and failed_before and not target.capabilities.tells_lockouts:
         return Login.THROTTLED, budget[1] if budget else None, None  # a lock-out answers like a rejection there
     return answer, None, None
+
+
+def explained(parts: Parts, target: Target, version: SecretVersion, said: Login, ctx: Context) -> str:
+    """What the target knows of an answer that is not what was set; empty where it knows nothing."""
+    explaining = power(target, Explains)
+    if explaining is None:
+        return ""
+    told = asked(parts, f"{target.kind}.explain", lambda: explaining.explain(version, said, ctx))
+    return parts.redactor.clean(told) if isinstance(told, str) else ""
 
 
 def _newer(tag: Tag, work: Work) -> bool:

@@ -45,6 +45,12 @@ MAX_LINE_BYTES = 1024
 """A collector drops a line of 64 KiB and every later one without a word; no header that long gets anywhere."""
 
 _FORBIDDEN = frozenset(" \t\n\r\v\f\0#,")
+_READABLE = 0o444
+_UNREADABLE = "has a mode that lets nobody read it, the checker included: chmod it, or give `mode`"
+_DEAF = (
+    "it no longer reads that file, however healthy it looks: see that it may read it, then restart it (an "
+    "OpenTelemetry Collector stays deaf once its file was unlinked, moved away or unreadable for a moment)"
+)
 
 
 class TokenListSettings(Provable, Written):
@@ -127,6 +133,8 @@ class TokenListTarget:
                 if not content:
                     return Refused(No.UNSUPPORTED, f"{path} would become empty, and a checker's answer to that varies")
                 mode, owner = self.settings.mode_bits(), self.settings.owner_ids()
+                if not (was.mode if mode is None else mode) & _READABLE:
+                    return Refused(No.UNSUPPORTED, f"{path} {_UNREADABLE}")
                 if content == was.content and self.settings.dressed(was):
                     files.sweep(path)
                 else:
@@ -141,6 +149,19 @@ class TokenListTarget:
         if said in (Login.ACCEPTED, Login.REJECTED) and self._may_lag(_value(version), said):
             return Login.UNREACHABLE
         return said
+
+    def explain(self, version: SecretVersion, said: Login, ctx: Context) -> str:
+        """Where file and checker disagree, the checker is deaf. With `via` the list cannot be looked at from here."""
+        token, path = _value(version), self.settings.path
+        if path is None:
+            sent = "the list was sent where `via` says, and the checker does not go by it: does it read it from there?"
+            return sent if ctx.pending is not None else ""
+        found = self._found(token)
+        if found is None or found[0] == (said is Login.ACCEPTED):
+            return ""
+        if found[0]:
+            return f"{path} lists this token and the checker refuses it: {_DEAF}"
+        return f"{path} no longer lists this token and the checker still accepts it: {_DEAF}; until then it works"
 
     def render(
         self, accept: Sequence[SecretVersion], existing: SecretBytes | None, refuse: Sequence[SecretVersion] = ()
@@ -157,14 +178,18 @@ class TokenListTarget:
 
     def _may_lag(self, token: bytes, said: Login) -> bool:
         """Whether file and checker disagree, and the file is younger than a checker's reload."""
+        found = self._found(token)
+        return found is not None and found[1] and found[0] != (said is Login.ACCEPTED)
+
+    def _found(self, token: bytes) -> tuple[bool, bool] | None:
+        """Whether the file lists it, and whether the file is young; None: it cannot be read here."""
         if self.settings.path is None:
-            return False
+            return None
         try:
             was = files.read(self.settings.path)
         except Answered:
-            return False
-        listed = token in {_token(line) for line in _lines(was.content)}
-        return probe.is_young(was) and listed != (said is Login.ACCEPTED)
+            return None
+        return token in {_token(line) for line in _lines(was.content)}, probe.is_young(was)
 
     def _check_file(self) -> list[Finding]:
         path = self.settings.path
@@ -182,6 +207,8 @@ class TokenListTarget:
             return [Finding("warn", f"{path} does not exist yet", "start the checker after the first rotation")]
         lines = _lines(was.content)
         findings = []
+        if not was.mode & _READABLE and self.settings.mode is None:
+            findings.append(Finding("refuse", f"{path} {_UNREADABLE}"))
         if any(_token(line).startswith(b"#") for line in lines):
             findings.append(
                 Finding("warn", f"{path} has a comment line: a collector accepts `#` as a token", "remove that line")
@@ -193,7 +220,7 @@ class TokenListTarget:
         return findings
 
     def _check_probe(self, ctx: Context) -> list[Finding]:
-        """A random token must be refused, or the checker checks nothing."""
+        """A random token must be refused, or the checker checks nothing; and today's goes by the file."""
         if self.settings.probe is None:
             return [Finding("unchecked", "without a `probe` nothing shows what the checker accepts", "give `probe`")]
         try:
@@ -204,7 +231,11 @@ class TokenListTarget:
             return [Finding("refuse", "the checker accepts any token", "give its receiver an `auth:` section")]
         if said is not Login.REJECTED:
             return [Finding("warn", f"the probe's answer to a wrong token tells nothing ({said.value})")]
-        return []
+        if self.settings.path is None or ctx.current is None:
+            return []
+        said = self.test(ctx.current, ctx)
+        deaf = self.explain(ctx.current, said, ctx) if said in (Login.ACCEPTED, Login.REJECTED) else ""
+        return [Finding("refuse", deaf, "restart the checker")] if deaf else []
 
 
 def _value(version: SecretVersion) -> bytes:

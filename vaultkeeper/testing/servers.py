@@ -65,6 +65,14 @@ class HoldsForeign(Protocol):
         """Add a credential that is not ours beside the account's own: (username, password)."""
 
 
+@runtime_checkable
+class Settles(Protocol):
+    """A server that goes by a change a moment after it was made."""
+
+    def settle(self) -> None:
+        """Return when it does, or after a second or two where something keeps it from it; never raises."""
+
+
 class ReadingPlace(Protocol):
     """Somewhere that consumers read."""
 

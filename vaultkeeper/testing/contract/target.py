@@ -11,7 +11,7 @@ import pytest
 
 from vaultkeeper.model.outcome import Basis, Done, Login, No, Observation, Refused, Tag, Unknown, Usage
 from vaultkeeper.model.secret import SecretBytes, SecretVersion, Strategy, main_field
-from vaultkeeper.ports import ClosesSessions, Mints, ReportsUse, Target
+from vaultkeeper.ports import ClosesSessions, Explains, Mints, ReportsUse, Target
 from vaultkeeper.testing import servers
 from vaultkeeper.testing.contract.trial import (
     INSTALLATION,
@@ -23,7 +23,7 @@ from vaultkeeper.testing.contract.trial import (
     unanswered,
     version,
 )
-from vaultkeeper.testing.servers import Account, HoldsForeign, Server
+from vaultkeeper.testing.servers import Account, HoldsForeign, Server, Settles
 
 NOT_SETTINGS = frozenset({"kind", "strategy", "use", "via", "verify", "reason", "persisted_by"})
 """Keys of `target:` that belong to the policy, not to the kind."""
@@ -71,7 +71,10 @@ class Trial:
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], epoch: int = 1) -> object:
         """What the engine does to make it so, and its answer."""
-        return self.watch.call(lambda: self.contract.change(self, accept, refuse, epoch))
+        answer = self.watch.call(lambda: self.contract.change(self, accept, refuse, epoch))
+        if isinstance(self.server, Settles):
+            self.server.settle()
+        return answer
 
     def introduce(self, new: SecretVersion, epoch: int = 1) -> None:
         """Make `new` accepted, the old one beside it where that can be."""
@@ -409,6 +412,10 @@ class TargetContract:
         trial.set([new], [trial.old, wrong])
         trial.observe(trial.old, new, wrong)
         trial.watch.call(lambda: trial.target.check(trial.watch.context(trial.old)))
+        if isinstance(trial.target, Explains):
+            explain, context = trial.target.explain, trial.watch.context(trial.old, new)
+            for tried, said in ((new, Login.REJECTED), (trial.old, Login.ACCEPTED), (wrong, Login.REJECTED)):
+                trial.watch.call(lambda t=tried, s=said: explain(t, s, context))  # type: ignore[misc]
         if servers.UNREACHABLE in self.faults:
             with trial.server.fault(servers.UNREACHABLE):
                 trial.set([new], [wrong])
