@@ -24,6 +24,7 @@ ENGINE, ROWS = "vaultkeeper/engine", "tests/unit/engine"
 SEARCH, JUDGE = f"{ROWS}/test_search.py", f"{ROWS}/test_judge.py"
 PLAN, VERDICT, HOOKS = f"{ROWS}/test_plan.py", f"{ROWS}/test_verdict.py", f"{ROWS}/test_invariants.py"
 DOKPLOY = "tests/integration/test_dokploy.py"
+COLLECTOR = "tests/integration/test_collector.py"
 ENVELOPE, INSTALLATION = "tests/unit/encryption/test_envelope.py", "tests/unit/encryption/test_installation.py"
 
 
@@ -389,6 +390,41 @@ MUTATIONS = [
         ', "rateLimitEnabled": False}',
         "}",
         named("tests/contract/test_targets.py", "DokployApiKey and new_value_is_accepted"),
+    ),
+    # ------------------------------------------------------------------------------------------------------- collector
+    Mutation(
+        "a collector's list is unlinked before the rename",
+        "vaultkeeper/access/files.py",
+        "            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)\n",
+        "            os.unlink(name, dir_fd=folder)\n"
+        "            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)\n",
+        named(COLLECTOR, "twenty"),
+    ),
+    Mutation(
+        "a collector's list gets its owner and mode after the rename",
+        "vaultkeeper/access/files.py",
+        "                _dress(fd, was, mode, owner)\n"
+        "                _write(fd, content)\n"
+        "                os.fsync(fd)\n"
+        "            finally:\n"
+        "                os.close(fd)\n"
+        "            if _identity(folder, name) != was.identity:\n"
+        '                raise refused(No.CONFLICT, f"{path} changed while it was being edited")\n'
+        "            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)\n",
+        "                _write(fd, content)\n"
+        "                os.fsync(fd)\n"
+        "                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)\n"
+        "                _dress(fd, was, mode, owner)\n"
+        "            finally:\n"
+        "                os.close(fd)\n",
+        named(COLLECTOR, "twenty"),
+    ),
+    Mutation(
+        "a deaf collector is not named",
+        f"{ENGINE}/at_target.py",
+        "    return judge.judge_tested(rotation, Tested(answer, detail=why), now)\n",
+        "    return judge.judge_tested(rotation, Tested(answer), now)\n",
+        named(COLLECTOR, "named and moved"),
     ),
 ]
 

@@ -7,21 +7,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tests.integration.shop_kit import identity_of, installed, state_of
-from tests.servers.collector import Collector
+from tests.servers.collector import Receivers
 from vaultkeeper import wiring
 from vaultkeeper.engine.adopt import adopt
+from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.rotate import Report, resume, rotate
 from vaultkeeper.model.secret import SecretBytes
+from vaultkeeper.ports import Clock
 from vaultkeeper.wiring.places import Wishes
 
 NAME = "telemetry/agent-token"
@@ -50,14 +51,13 @@ class Turned:
 class Client:
     """`exporting.py`, which reads its token file at each export."""
 
-    def __init__(self, collector: Collector, token: Path) -> None:
+    def __init__(self, at: Receivers, token: Path) -> None:
         ca = token.with_name("ca.pem")
-        ca.write_text(collector.certificates.ca)
-        address = f"127.0.0.1:{collector.ports['grpc']}"
+        ca.write_text(at.certificates.ca)
         self.seen: Counter[str] = Counter()
         self._errors = token.with_name("client-log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("exporting.py"), token, collector.url, address, ca],
+            [sys.executable, Path(__file__).with_name("exporting.py"), token, at.url, at.grpc, ca],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
         )  # fmt: skip
 
@@ -89,20 +89,19 @@ class Client:
 
 
 class Telemetry:
-    """`home` with a policy for the collector's list; the client reads `token`."""
+    """`home` with a policy for a collector's list, whose place `target` names; the client reads `token`."""
 
-    def __init__(self, folder: Path, collector: Collector, **target: Any) -> None:
-        self.home, self.collector = installed(folder), collector
+    def __init__(self, folder: Path, at: Receivers, adopted: str, target: Mapping[str, object], grace: str) -> None:
+        self.home, self.at, self.adopted = installed(folder), at, adopted
         self.token = self.home / "out/token"
-        self.clock = Turned()
-        self.adopted = collector.tokens.read_text()
-        self.token.write_text(self.adopted)
-        probe = {"http": collector.url, "accepted": [405], "rejected": [401]}
+        self.token.write_text(adopted)
+        self.clock: Clock | None = None
+        probe = {"http": at.url, "accepted": [405], "rejected": [401]}
         body = {
             "generator": {"kind": "token", "bytes": 32},
-            "grace_period": "1h",
+            "grace_period": grace,
             "min_interval": "0s",
-            "target": {"kind": "token_list", "path": str(collector.tokens), "probe": probe, **target},
+            "target": {"kind": "token_list", "probe": probe, **target},
             "destinations": [{"kind": "file", "path": str(self.token), "read": "per_use"}],
         }
         (self.home / "policies/telemetry.yaml").write_text(json.dumps({"secrets": {NAME: body}}))  # JSON is YAML
@@ -111,7 +110,8 @@ class Telemetry:
     def parts(self) -> Parts:
         wishes = Wishes(state_of(self.home), self.home / "policies", identity_of(self.home))
         self._installed = wiring.open_installed(wishes)
-        return replace(wiring.parts(self._installed, wishes, parallel=1), clock=self.clock)
+        parts = wiring.parts(self._installed, wishes, parallel=1)
+        return replace(parts, clock=self.clock or parts.clock)
 
     def adopt(self) -> None:
         adopt(NAME, {FIELD: SecretBytes(self.adopted.encode())}, self.parts)
@@ -124,9 +124,14 @@ class Telemetry:
         (report,) = resume([NAME], self.parts, wait=timedelta(days=1))
         return report
 
+    def values(self) -> dict[str, str]:
+        """Every value that was ever in use, by version."""
+        book = Book(NAME, self.parts.store, self.parts.envelope, self.parts.redactor)
+        return {f"v{number}": book.version(number).fields[FIELD].text() for number in book.records()}
+
     @contextmanager
     def client(self) -> Iterator[Client]:
-        client = Client(self.collector, self.token)
+        client = Client(self.at, self.token)
         try:
             client.exports_again()
             yield client

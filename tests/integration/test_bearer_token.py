@@ -1,7 +1,8 @@
 """A token that Vault draws, a collector's accept list and a client's copy in Dokploy: the policy of policies/.
 
-The client asks all the time, with what its containers were given. As a control the same client is refused where the
-script that people write by hand replaces the token (docs/how-to/bearer-token.md).
+Each of the collector's containers is a real OpenTelemetry Collector with the configuration of the how-to; Dokploy and
+OpenBao are simulated. The client asks all the time, with what its containers were given. As a control the same client
+is refused where the script that people write by hand replaces the token (docs/how-to/bearer-token.md).
 """
 
 from __future__ import annotations
@@ -18,30 +19,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli.conftest import Ran, command
 from tests.integration import dokploy_kit
+from tests.integration.hunter import Hunter
 from tests.integration.shop_kit import installed
+from tests.servers import ServerMissing
+from tests.servers.collector import Collector, program
 from tests.servers.dokploy import SPEED
 from tests.servers.vaults import Vaults
 from vaultkeeper.testing.dokploy import Service
 from vaultkeeper.testing.dokploy.server import Seen
 
 NAME = "telemetry/token"
-EXAMPLE = Path(__file__).parents[2] / "policies/bearer-token.yaml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "policies/bearer-token.yaml"
+HOW_TO = ROOT / "docs/how-to/bearer-token.md"
 FIRST = "vk-first-token-0123456789abcdef"
 EVERY_S = 0.02
 ACCEPTED, REFUSED = 405, 401
 
 
-class Collector(ThreadingHTTPServer):
-    """Every container of the application has the list of the environment it was started with; requests take turns."""
+class Containers(ThreadingHTTPServer):
+    """Every container of the application is a collector with the environment of its start; requests take turns."""
 
     daemon_threads = True
 
     def __init__(self, shop: dokploy_kit.Shop, service: Service) -> None:
         super().__init__(("127.0.0.1", 0), Asked)
         self.shop, self.service, self.turn = shop, service, count()
+        self.collectors: dict[tuple[str, str], Collector] = {}
+        self.starting = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def lists(self) -> list[set[str]]:
@@ -50,12 +59,29 @@ class Collector(ThreadingHTTPServer):
         return [{env["OTEL_TOKEN"], env["OTEL_TOKEN_BEFORE"]} for env in running]
 
     def accepts(self, token: str) -> bool:
-        lists = self.lists()
-        return token in lists[next(self.turn) % len(lists)]
+        with self.shop.dokploy.state.lock:
+            running = self.shop.dokploy.state.running(self.service)
+        return self.collector(running[next(self.turn) % len(running)]).at.accepts(token)
+
+    def collector(self, env: Mapping[str, str]) -> Collector:
+        """Those with equal lists are one process here."""
+        tokens = env["OTEL_TOKEN"], env["OTEL_TOKEN_BEFORE"]
+        with self.starting:
+            if tokens not in self.collectors:
+                (auth,) = re.findall(r"`bearertokenauth: (.*?)`", HOW_TO.read_text())
+                given = {"OTEL_TOKEN": tokens[0], "OTEL_TOKEN_BEFORE": tokens[1]}
+                self.collectors[tokens] = Collector(yaml.safe_load(auth), given)
+            return self.collectors[tokens]
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for collector in self.collectors.values():
+            collector.stop()
 
 
 class Asked(BaseHTTPRequestHandler):
-    server: Collector
+    server: Containers
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -99,7 +125,7 @@ class Telemetry:
         self.web.row["env"] = f"# the client\r\nOTEL_TOKEN={FIRST}\r\nOTHER='kept # so'\r\n"
         state.roll(self.web)
         state.advance(60)
-        self.checker = Collector(self.shop, self.collector)
+        self.checker = Containers(self.shop, self.collector)
         self.policy()
 
     def policy(self) -> None:
@@ -159,13 +185,16 @@ class Telemetry:
             thread.join()
 
     def close(self) -> None:
-        self.checker.shutdown()
-        self.checker.server_close()
+        self.checker.stop()
         self.dokploy.stop()
 
 
 @pytest.fixture
 def telemetry(tmp_path: Path) -> Iterator[Telemetry]:
+    try:
+        program()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
     vault = Vaults()
     opened = Telemetry(tmp_path, vault)
     yield opened
@@ -197,6 +226,12 @@ def test_the_example_hands_a_token_of_vault_to_collector_and_client_and_refuses_
     assert heard.asked_with(FIRST) > 20
     assert heard.asked_with(new) > 20
     assert (heard.refused, telemetry.sends()) == (0, [new])
+    lists = telemetry.checker.collectors
+    assert [collector.at.accepts_over_grpc("") for collector in lists.values()] == [False] * 3
+    hunter = Hunter({"first": FIRST, "new": new, "wrong": "never-made"})
+    for collector in lists.values():
+        hunter.look("a collector's debug log", collector.log.read_text())
+    assert hunter.hits == []
     if telemetry.vault.simulator is not None:
         log = telemetry.vault.simulator.log
         assert len([line for line in log if line.startswith("POST sys/tools/random/32 ")]) == 1

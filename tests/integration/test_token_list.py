@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.integration.delivery_kit import FileCredentials
 from tests.servers.token_list import TokenListServer, start
 from vaultkeeper.access import files
 from vaultkeeper.errors import ConfigurationInvalid
-from vaultkeeper.model.outcome import Basis, Done, Login, No, NotYet, Observation, Refused, Unknown
+from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, NotYet, Observation, Refused, Unknown
 from vaultkeeper.model.secret import SecretBytes, SecretVersion
 from vaultkeeper.ports import Context, Deadline, Rendered
 from vaultkeeper.targets.token_list import TokenListTarget
@@ -214,6 +215,45 @@ def test_a_deaf_checker_is_no_answer_at_first_and_then_the_truth(server: TokenLi
         assert opened.test(new, context()) is Login.REJECTED
         assert opened.test(old, context()) is Login.ACCEPTED
     assert opened.test(new, context()) is Login.ACCEPTED
+
+
+def test_a_deaf_checker_is_named_by_check_and_by_what_it_is_asked_for(server: TokenListServer) -> None:
+    opened, new, old = probing(server), token(2), token(1)
+    opened.set([old], [], context())
+    today = replace(context(), current=new)
+    with server.fault("deaf"):
+        opened.set([new], [old], context())
+        assert not refusals(opened, today)  # it may still be on its way
+        age(server)
+        (found,) = refusals(opened, today)
+        assert found.text == opened.explain(new, Login.REJECTED, today)
+        assert found.text.startswith(f"{server.path} lists this token and the checker refuses it: it no longer reads")
+        assert opened.explain(old, Login.ACCEPTED, today).startswith(f"{server.path} no longer lists this token")
+        assert opened.explain(old, Login.REJECTED, today) == opened.explain(new, Login.ACCEPTED, today) == ""
+    assert not refusals(opened, today)
+
+
+def test_with_via_a_checker_that_does_not_go_by_its_list_is_asked_about() -> None:
+    opened = target(None, probe={"http": "http://127.0.0.1:9/"})
+    assert "does it read it from there?" in opened.explain(NEW, Login.REJECTED, replace(context(), pending=NEW))
+    assert opened.explain(NEW, Login.REJECTED, context()) == ""  # adopting: the token is wrong
+
+
+def test_a_list_that_nobody_may_read_is_refused_before_it_is_written(server: TokenListServer) -> None:
+    opened = probing(server)
+    server.path.chmod(0)
+    (found,) = refusals(opened, context())
+    refused = opened.set([NEW], [], context())
+    assert isinstance(refused, Refused)
+    assert refused.detail == found.text
+    if os.geteuid() == 0:  # others cannot even read it
+        assert refused.detail.startswith(f"{server.path} has a mode that lets nobody read it")
+        assert target(server.path, mode="0600").set([NEW], [], context()) == Done()
+        assert server.path.read_text().startswith("new-token\n")
+
+
+def refusals(opened: TokenListTarget, ctx: Context) -> list[Finding]:
+    return [finding for finding in opened.check(ctx) if finding.level == "refuse"]
 
 
 def test_a_checker_that_accepts_everybody_is_found_by_check_and_by_a_wrong_token(server: TokenListServer) -> None:

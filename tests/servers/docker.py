@@ -39,7 +39,7 @@ from tests.servers.docker_service import ApiError, Service, frames, reference
 from tests.servers.dockerd import Daemon, client
 
 LABEL = "vaultkeeper.test"
-TAG = "vaultkeeper-test:consumer"
+TAGS = "vaultkeeper-test"
 SECOND = 1_000_000_000  # the API counts nanoseconds
 Found = TypeVar("Found")
 
@@ -79,8 +79,9 @@ class Engine:
         atexit.register(self.stop)
         try:
             self._must_be_a_manager()
-            self.tag = TAG if daemon else f"{TAG}-{self.run}"
-            self.image = self._imported(archive or docker_image.archive())
+            self._tags: list[str] = []
+            self.tag = self.imported("consumer", archive or docker_image.archive())
+            self.image = str(self.api("GET", f"/images/{self.tag}/json")["Id"])
         except BaseException:
             self.stop()
             raise
@@ -90,8 +91,9 @@ class Engine:
         if not swarm.get("ControlAvailable"):
             raise ServerMissing(f"{self.url} is not a swarm manager: docker swarm init")
 
-    def _imported(self, archive: bytes) -> str:
-        repository, tag = self.tag.split(":")
+    def imported(self, name: str, archive: bytes) -> str:
+        """Make an image of a root file system; returns its tag. It is there as long as this Engine."""
+        repository, tag = TAGS, name if self.daemon else f"{name}-{self.run}"
         answer = self._client.post(
             "/images/create",
             params={"fromSrc": "-", "repo": repository, "tag": tag, "changes": f"LABEL {LABEL}={self.run}"},
@@ -100,7 +102,8 @@ class Engine:
         )
         if answer.is_error:
             raise ApiError(answer.status_code, answer.text)
-        return str(self.api("GET", f"/images/{self.tag}/json")["Id"])
+        self._tags.append(f"{repository}:{tag}")
+        return self._tags[-1]
 
     # -------------------------------------------------------------------------------------------------- asking
 
@@ -292,6 +295,7 @@ class Engine:
                 self.daemon.stop()
             else:
                 self.clear()
-                self._gone(f"/images/{self.tag}")
+                for tag in self._tags:
+                    self._gone(f"/images/{tag}")
         finally:
             self._client.close()

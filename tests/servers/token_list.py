@@ -138,7 +138,11 @@ class CollectorServer(_Lists):
 
     def __init__(self) -> None:
         self.collector = collector.Collector()
-        self.path, self.port, self.process = self.collector.tokens, self.collector.ports["http"], self.collector.process
+        self.path, self.port, self.process = (
+            self.collector.tokens,
+            self.collector.at.ports["http"],
+            self.collector.process,
+        )
         self._settled = self._listed()
 
     def write(self, lines: list[str]) -> None:

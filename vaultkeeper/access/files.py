@@ -30,6 +30,7 @@ PREFIX = ".vaultkeeper-"
 MAX_BYTES = 1 << 20
 """Larger files are no configuration; reading one is refused."""
 
+_GIVING = "to give a file to another user or group takes CAP_CHOWN and CAP_FOWNER, or root"
 _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACL = "system.posix_acl_access"
@@ -107,11 +108,17 @@ def remove(path: str, was: Snapshot) -> None:
         _settle(folder, path)
 
 
-def check_writable(path: str) -> None:
+def check_writable(path: str, owner: Owner | None = None) -> None:
     """Raise Answered where a `replace` of `path` would surely be refused. Writes nothing."""
-    with _answering(path), _parent(path) as (folder, _):
+    with _answering(path), _parent(path) as (folder, name):
         if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
             raise refused(No.PRIVILEGE, f"the directory of {path} cannot be written by this user")
+        uid = owner.uid if owner else -1
+        if uid == -1:
+            with suppress(FileNotFoundError):
+                uid = os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid
+        if uid not in (-1, os.geteuid()) and not _may_give_away():
+            raise refused(No.PRIVILEGE, f"{path}: {_GIVING}")
 
 
 def sweep(path: str) -> None:
@@ -260,11 +267,24 @@ def _dress(fd: int, was: Snapshot, mode: int | None, owner: Owner | None) -> Non
     uid, gid = (owner.uid, owner.gid) if owner else (-1, -1)
     uid, gid = (old.uid if uid == -1 else uid), (old.gid if gid == -1 else gid)
     now = os.fstat(fd)
-    if uid not in (-1, now.st_uid) or gid not in (-1, now.st_gid):
-        os.fchown(fd, uid, gid)
-    os.fchmod(fd, mode if mode is not None else was.mode)
+    try:
+        if uid not in (-1, now.st_uid) or gid not in (-1, now.st_gid):
+            os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode if mode is not None else was.mode)
+    except PermissionError:
+        raise refused(No.PRIVILEGE, _GIVING) from None
     if was.acl is not None and mode is None:
         os.setxattr(fd, _ACL, was.acl)
+
+
+def _may_give_away() -> bool:
+    """By the kernel's word, capabilities(7): CAP_CHOWN is bit 0, CAP_FOWNER bit 3."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            (effective,) = (int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    except (OSError, ValueError):
+        return os.geteuid() == 0
+    return effective & 0b1001 == 0b1001
 
 
 def _write(fd: int, content: bytes) -> None:

@@ -118,7 +118,11 @@ class WrittenFile:
         path = self._path(items)
         findings = []
         try:
-            files.check_writable(path)
+            owner = self._owner(items)
+        except ConfigurationInvalid:
+            owner = None  # found again below
+        try:
+            files.check_writable(path, owner)
             was = files.read(path)
             self.load(was, items, ctx)
         except Answered as error:
@@ -155,7 +159,7 @@ class WrittenFile:
         path = self._path(items)
         try:
             self._agree(items)
-            files.check_writable(path)
+            files.check_writable(path, self._owner(items))
             was = files.read(path)
             document = self.load(was, items, ctx)
             receipts = {
@@ -175,7 +179,7 @@ class WrittenFile:
         path = self._path(items)
         told = self._consumers(items)
         mode = next((s.mode_bits() for _, s in told if s.mode), None)
-        owner = next((s.owner_ids() for _, s in told if s.owner), None)
+        owner = self._owner(items)
         try:
             was = files.read(path)
             document = self.load(was, items, ctx)
@@ -225,6 +229,10 @@ class WrittenFile:
 
     def _consumers(self, items: Sequence[Item]) -> list[tuple[DestinationSpec, FileSettings]]:
         return [(item.spec, self._settings(item.spec)) for item in items]
+
+    def _owner(self, items: Sequence[Item]) -> files.Owner | None:
+        """Raises ConfigurationInvalid for a name that this machine does not know."""
+        return next((settings.owner_ids() for _, settings in self._consumers(items) if settings.owner), None)
 
     def _value(self, item: Item) -> str:
         return next((value for slot, value in self.slots(item.spec) if slot == item.slot), "")

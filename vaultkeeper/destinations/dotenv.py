@@ -3,7 +3,7 @@
 Every byte but the value stays, in existing and missing files, whatever their encoding. `access/dotenv.py` says how a
 value is written so that Compose, python-dotenv and a shell read the same.
 
-Privileges: write permission in the file's directory; to keep an owner other than ourselves, CAP_CHOWN.
+Privileges: write permission in the file's directory; to keep another owner, CAP_CHOWN and CAP_FOWNER.
 """
 
 from __future__ import annotations

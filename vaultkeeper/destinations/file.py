@@ -4,7 +4,7 @@ The value is written as it is, without a newline. Readers see the old file or th
 not be a symbolic link; mount its *directory* into containers, because a single mounted file keeps the old inode
 (https://docs.docker.com/engine/storage/bind-mounts/).
 
-Privileges: write permission in the file's directory; to keep an owner other than ourselves, CAP_CHOWN.
+Privileges: write permission in the file's directory; to keep another owner, CAP_CHOWN and CAP_FOWNER.
 """
 
 from __future__ import annotations

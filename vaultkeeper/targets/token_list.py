@@ -10,8 +10,8 @@ still accepting the old token, when the file is unlinked, moved away, exchanged 
 only a rename over it, with mode and owner set before. A blank or trailing line is an accepted empty token in older
 ones, a comment line makes `#` a token, and collectors as *clients* send line 1: the new token comes first.
 
-Privileges: write permission in the file's directory; CAP_CHOWN where the file belongs to another user. Mount the
-directory, not the file, into a container.
+Privileges: write permission in the file's directory; where the file belongs to another user also
+CAP_CHOWN, CAP_FOWNER and leave to read it. Mount the directory, not the file, into a container.
 """
 
 from __future__ import annotations
@@ -196,8 +196,7 @@ class TokenListTarget:
         if path is None:
             return []
         try:
-            self.settings.owner_ids()
-            files.check_writable(path)
+            files.check_writable(path, self.settings.owner_ids())
             was = files.read(path)
         except Answered as error:
             return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what)]

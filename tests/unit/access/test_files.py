@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -334,3 +335,26 @@ def test_a_directory_that_cannot_be_written_is_found_before_anything_is_set(tmp_
             os._exit(7)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+@as_root
+def test_who_may_not_keep_another_owner_is_told_what_it_takes_before_anything_is_written() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own lies where nobody else may go
+        path = Path(folder) / "theirs"
+        path.write_bytes(b"old")
+        path.chmod(0o440)
+        os.chown(path, 10001, NOBODY)
+        os.chown(folder, NOBODY, NOBODY)
+        files.check_writable(str(path))
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            acts: list[Callable[[], object]] = [lambda: files.check_writable(str(path)), lambda: put(path, b"new")]
+            told = [refusal(act) for act in acts]
+            exact = all(no.why is No.PRIVILEGE and "CAP_CHOWN and CAP_FOWNER" in no.detail for no in told)
+            files.check_writable(str(path), files.Owner(NOBODY))
+            os._exit(7 if exact else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert (names(Path(folder)), path.read_bytes()) == (["theirs"], b"old")

@@ -348,8 +348,8 @@ def test_prove_old_value_still_accepted_retires_once_more_then_parks() -> None:
     again = moved(judge.judge_proved(standing(Step.PROVE), Proved(ACCEPTED), NOW))
     assert (step_of(again), again.state) == (Step.RETIRE, State.RUNNING)
     back_at_prove = moved(judge.judge_result(begun(again), Done(), NOW))
-    parked = moved(judge.judge_proved(back_at_prove, Proved(ACCEPTED), NOW))
-    assert (parked.state, parked.cause) == (State.PARKED, Cause.STILL_ACCEPTED)
+    parked = moved(judge.judge_proved(back_at_prove, Proved(ACCEPTED, detail="it is deaf"), NOW))
+    assert (parked.state, parked.cause, parked.detail) == (State.PARKED, Cause.STILL_ACCEPTED, "it is deaf")
 
 
 def test_prove_behind_a_destination_delivers_the_shorter_list_once_more() -> None:
