@@ -6,8 +6,8 @@ they are. The file is replaced by a rename, with mode and owner set before, and 
 takes an empty one for "no authentication". nginx, Apache, the registry and Prometheus look at the file on every request
 (tried: nginx 1.22, Prometheus 2.42, registry 2.8); Traefik reads it at start, so it has to be told.
 
-Privileges: write permission in the file's directory; CAP_CHOWN where the file belongs to another user. Mount the
-directory, not the file, into a container. https://httpd.apache.org/docs/2.4/misc/password_encryptions.html,
+Privileges: write permission in the file's directory; CAP_CHOWN and CAP_FOWNER where it belongs to another user. Mount
+the directory, not the file, into a container. https://httpd.apache.org/docs/2.4/misc/password_encryptions.html,
 https://nginx.org/en/docs/http/ngx_http_auth_basic_module.html, https://prometheus.io/docs/prometheus/latest/configuration/https/
 """
 
@@ -251,8 +251,7 @@ class HtpasswdTarget:
         if path is None:
             return []
         try:
-            self.settings.owner_ids()
-            files.check_writable(path)
+            files.check_writable(path, self.settings.owner_ids())
             was = files.read(path)
             users = htpasswd.parse(was.content, self.settings.format)
         except Answered as error:
