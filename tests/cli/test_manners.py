@@ -7,30 +7,66 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Vk, environment, on_a_terminal
 from vaultkeeper.cli.guard import worst
+from vaultkeeper.registry import PROTOCOLS, Registry
 
-HEAVY = ("sqlalchemy", "psycopg", "httpx2", "cryptography", "alembic", "ruamel", "apscheduler", "pyrage")
+DRIVERS = ("psycopg", "pymysql", "redis", "pika", "httpx2", "httpcore2", "hvac", "bcrypt", "ruamel", "alembic")
+HEAVY = (*DRIVERS, "sqlalchemy", "cryptography", "apscheduler", "pyrage")
+FILE_POLICY = """\
+secrets:
+  shop/key:
+    generator: {kind: token}
+    rotation_period: 30d
+    destinations: [{kind: file, path: key, read: per_use, value: "{token}"}]
+"""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rotate", "--help"], ["keys", "--help"]])
-def test_help_and_version_load_no_heavy_module(home: Path, arguments: list[str]) -> None:
+def loads_none_of(modules: Sequence[str], home: Path, *arguments: str) -> None:
     program = (
         "import sys\n"
         "from vaultkeeper.cli.app import run\n"
         "code = run(sys.argv[1:])\n"
-        f"loaded = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        f"loaded = [m for m in {modules!r} if m in sys.modules]\n"
         "sys.stderr.write(f'{code} {loaded}')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment(home), check=True
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(home),
+        cwd=home,
+        check=True,
     )
     assert done.stdout
     assert done.stderr == "0 []"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rotate", "--help"], ["keys", "--help"]])
+def test_help_and_version_load_no_heavy_module(home: Path, arguments: list[str]) -> None:
+    loads_none_of(HEAVY, home, *arguments)
+
+
+def test_a_command_loads_no_driver_and_no_kind_that_no_policy_names(installed: Vk, home: Path) -> None:
+    (home / "policies").mkdir()
+    (home / "policies/shop.yaml").write_text(FILE_POLICY)
+    others = [f"vaultkeeper.{group}.{kind}" for group in PROTOCOLS for kind in Registry().kinds(group)]
+    used = ("vaultkeeper.destinations.file", "vaultkeeper.generators.token")
+    dialect = "sqlalchemy.dialects.postgresql"
+    loads_none_of([*DRIVERS, dialect, *(kind for kind in others if kind not in used)], home, "status")
+
+
+def test_a_command_that_has_ended_leaves_one_whole_database(installed: Vk, home: Path) -> None:
+    """A person who copies `state.db` alone would miss what is in a write-ahead log."""
+    (home / "policies").mkdir()
+    (home / "policies/shop.yaml").write_text(FILE_POLICY)
+    assert installed("rotate", "shop/key").code == 0
+    assert [path.name for path in (home / ".local/state/vaultkeeper").glob("state.db*")] == ["state.db"]
 
 
 def test_version_is_one_line_of_data(vk: Vk) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 from vaultkeeper.cli.output import Output
 from vaultkeeper.cli.session import Globals, Session, session
@@ -43,9 +44,9 @@ def guarded(options: Globals, body: Callable[[Session], int | None]) -> int:
     """Run one command's body."""
     out = Output(json=bool(options.json))
     try:
-        current = session(options)
-        out = current.out
-        return body(current) or 0
+        with closing(session(options)) as current:
+            out = current.out
+            return body(current) or 0
     except KeyboardInterrupt:
         out.error(Interrupted())
         return INTERRUPTED

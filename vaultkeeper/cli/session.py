@@ -80,6 +80,11 @@ class Session:
 
         return wiring.open_installed(self.wishes, self._passphrase if self.out.interactive else None)
 
+    def close(self) -> None:
+        """Close the store, if it was opened: its write-ahead log goes back into the database."""
+        if "installed" in vars(self):
+            self.installed.store.close()
+
     def _passphrase(self, path: Path) -> str:
         import getpass
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from vaultkeeper.access.vault_settings import VaultReference
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.policy import Place
 from vaultkeeper.policyfile.findings import Findings, did_you_mean
@@ -185,6 +184,8 @@ class _Walk:
 
     def _of_vault(self, value: Map, keys: tuple[str, ...], place: Place) -> dict[str, object]:
         """A reference with a connection of its own, whose login is never a {vault: …} again."""
+        from vaultkeeper.access.vault_settings import VaultReference
+
         path = ".".join((self.path, *keys))
         auth = value.get("auth")
         if isinstance(auth, Map) and any(isinstance(part, Map) and "vault" in part for part in auth.values()):
