@@ -1,4 +1,4 @@
-"""The real command in a subprocess, in a home of its own."""
+"""The real command in a process of its own, in a home of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import forked
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,8 @@ def command(home: Path) -> Vk:
     """`vk("status", "--json", stdin="…", env={…})`. Runs in the home folder."""
 
     def run(*arguments: str | Path, stdin: bytes | str = b"", env: dict[str, str] | None = None) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-m", "vaultkeeper", *map(str, arguments)],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env=environment(home) | (env or {}),
-            cwd=home,
-            timeout=120,
-            check=False,
-        )
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        done = forked.run([*map(str, arguments)], env=environment(home) | (env or {}), cwd=home, stdin=given)
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run

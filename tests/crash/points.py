@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-STAGE = Path(__file__).with_name("stage.py")
+from tests import forked
+
 RUN_SECONDS = 120
 CALLS = (
     "write,pwrite64,writev,pwritev,sendto,sendmsg,recvfrom,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,"
@@ -58,7 +58,7 @@ def record(
     points: list[Point] = []
     traces: list[tuple[int, Path]] = []
     watchers: list[subprocess.Popen[str]] = []
-    with _Stage(arguments, environment, wrong_order=wrong_order) as stage:
+    with _Stage(arguments, environment, folder, wrong_order=wrong_order) as stage:
         for number, task in stage.tasks():
             out = folder / f"trace.{number}"
             traces.append((number, out))
@@ -103,7 +103,7 @@ def kill_at(
     out = folder / "trace.kill"
     out.unlink(missing_ok=True)
     watcher: subprocess.Popen[str] | None = None
-    with _Stage(arguments, environment, wrong_order=wrong_order) as stage:
+    with _Stage(arguments, environment, folder, wrong_order=wrong_order) as stage:
         for number, task in stage.tasks():
             if number == point.task:
                 watcher = _attach(task, out, inject)
@@ -127,19 +127,16 @@ def _attach(task: int, out: Path, extra: Sequence[str]) -> subprocess.Popen[str]
 class _Stage:
     """A staged run and the line to it."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], *, wrong_order: bool) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, wrong_order: bool
+    ) -> None:
         self._ours, theirs = socket.socketpair()
-        flags = ["--wrong-order"] if wrong_order else []
-        self._process = subprocess.Popen(
-            [sys.executable, str(STAGE), str(theirs.fileno()), *flags, "--", *arguments],
-            env=dict(environment),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        theirs.close()
+        self._output = (folder / "output").open("w+b")
+        with theirs, Path(os.devnull).open("rb") as nothing:
+            self._process = forked.start(
+                arguments, env=environment, cwd=Path.cwd(), stdin=nothing, stdout=self._output,
+                stderr=self._output, on_stage=forked.OnStage(theirs, wrong_order=wrong_order),
+            )  # fmt: skip
         self._children: list[int] = []
         self._until = time.monotonic() + RUN_SECONDS
 
@@ -148,9 +145,9 @@ class _Stage:
 
     def __exit__(self, *_: object) -> None:
         """A child that was announced and not yet let go would stay stopped for ever."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.wait()
+        self._process.kill()
+        self._process.wait(RUN_SECONDS)
+        self._output.close()
         for child in self._children:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(child, signal.SIGKILL)  # each has a session of its own
@@ -183,5 +180,6 @@ class _Stage:
             self._ours.send(b".")
 
     def ended(self, *, hit: bool) -> Run:
-        output, _ = self._process.communicate(timeout=RUN_SECONDS)
-        return Run(self._process.returncode, hit, output)
+        code = self._process.wait(RUN_SECONDS)
+        self._output.seek(0)
+        return Run(code, hit, self._output.read().decode(errors="replace"))

@@ -4,7 +4,7 @@ strace's fault injection counts calls per task (thread or process), so a point i
 (`sweep.py`) attaches strace to the one task that it means to kill, before that task has done anything. Nothing in
 vaultkeeper knows of this: only `threading` and `subprocess` of this process are watched.
 
-    python stage.py FD [--wrong-order] -- ARGUMENTS OF VAULTKEEPER
+All modules are loaded before (`tests/forked.py`): imports change nothing, and under strace they took a second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -21,8 +20,8 @@ from typing import Any
 class Conductor:
     """The other end of the line. One nod per announced task."""
 
-    def __init__(self, fd: int) -> None:
-        self._line = socket.socket(fileno=fd)
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
         self._lock = threading.Lock()
 
     def announce(self, name: str, task: int) -> None:
@@ -69,19 +68,11 @@ def write_too_late() -> None:
     Work.write = late  # type: ignore[method-assign]
 
 
-def main() -> None:
-    own, _, arguments = sys.argv[1:], None, sys.argv[sys.argv.index("--") + 1 :]
-    conductor = Conductor(int(own[0]))
+def enter(line: socket.socket, *, wrong_order: bool) -> None:
+    """From here on this process is on the stage."""
+    conductor = Conductor(line)
     conductor.announce("main", os.getpid())
     watch_threads(conductor)
     watch_children(conductor)
-    if "--wrong-order" in own[: own.index("--")]:
+    if wrong_order:
         write_too_late()
-    from vaultkeeper.cli import main as command
-
-    sys.argv = ["vaultkeeper", *arguments]
-    command()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tests.contract.found import REGISTRY, servers, start_of, variants
 from tests.crash import points
 from tests.crash.points import Point
@@ -109,9 +109,8 @@ class World:
     def rotate(self) -> list[str]:
         return ["rotate", "--all", "--yes", "--parallel", "1", "--wait", "60s"]
 
-    def resume(self) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "vaultkeeper", "resume", "--all", "--wait", "60s"]
-        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False, timeout=120)
+    def resume(self) -> subprocess.CompletedProcess[bytes]:
+        return forked.run(["resume", "--all", "--wait", "60s"], env=self.environment, cwd=Path.cwd())
 
     def looked_at(self, look: Callable[[Any, Book], str]) -> str:
         """Read a copy of the state, so that looking repairs nothing."""
@@ -311,7 +310,7 @@ def _try(scenario: Scenario, server: Any, template: Path, folder: Path, point: P
         resumed = world.resume()
         stuck = world.not_converged()
         if stuck:
-            stuck += f" (resume exited {resumed.returncode}: {resumed.stderr.strip()[-300:]})"
+            stuck += f" (resume exited {resumed.returncode}: {resumed.stderr.decode().strip()[-300:]})"
         outcome = Outcome(point, run.hit, lockout, stuck)
         world.forget()
         if not (lockout or stuck):
