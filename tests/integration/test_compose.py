@@ -20,9 +20,21 @@ from tests.servers.docker import Engine, digits
 from vaultkeeper.access import compose
 from vaultkeeper.destinations.compose import ComposeDestination, Settings
 from vaultkeeper.errors import PolicyInvalid
-from vaultkeeper.model.outcome import Confirmation, Confirmed, Done, Failed, NotYet, Prepared, Proof, Refused, Unknown
+from vaultkeeper.model.outcome import (
+    Confirmation,
+    Confirmed,
+    Done,
+    Failed,
+    Held,
+    Holds,
+    NotYet,
+    Prepared,
+    Proof,
+    Refused,
+    Unknown,
+)
 from vaultkeeper.model.policy import DestinationSpec, Read
-from vaultkeeper.model.secret import SecretVersion
+from vaultkeeper.model.secret import SecretVersion, Slot
 from vaultkeeper.policyfile import load
 from vaultkeeper.registry import Registry
 
@@ -380,6 +392,32 @@ def test_a_restart_by_hand_is_not_taken_for_a_new_environment(
     assert isinstance(waits, NotYet)
     assert "was not started since" in waits.reason
     assert environment("web") == [b"old old-canary"] * 2
+
+
+def test_a_stopped_service_that_is_started_again_keeps_the_old_value_from_being_retired(
+    docker: Engine, recreated: tuple[str, Delivery, Callable[..., list[bytes]]]
+) -> None:
+    name, delivery, environment = recreated
+    delivery.specs = [replace(one, settings={**one.settings, "services": ["web", "db"]}) for one in delivery.specs]
+    old, new = version(1, "old-canary", username="old"), version(2, "new-canary", username="new")
+    (stopped,) = of_project(docker, name, "db")
+    docker.api("POST", f"/containers/{stopped['Id']}/stop")
+    assert delivery.hand_over(new) == Done()
+    assert settled(delivery, new) == Confirmed(Proof.DEMONSTRATED)
+
+    def held() -> tuple[set[Holds | Unknown], dict[Slot, Held]]:
+        hooks, items = delivery.destination, delivery.items(new)
+        return {hooks.holds(delivery.group, old, item, delivery.ctx) for item in items}, delivery.observe(new, old)
+
+    slots = [item.slot for item in delivery.items(new)]
+    assert held() == ({Holds.NOTHING}, dict.fromkeys(slots, Held(2)))
+    docker.api("POST", f"/containers/{stopped['Id']}/start")
+    assert environment("db") == [b"old old-canary"]
+    assert held() == ({Holds.RUNNING}, dict.fromkeys(slots, Held(1)))
+    assert delivery.deliver(new) == Done()
+    assert settled(delivery, new) == Confirmed(Proof.DEMONSTRATED)
+    assert environment("db") == [b"new new-canary"]
+    assert held() == ({Holds.NOTHING}, dict.fromkeys(slots, Held(2)))
 
 
 def test_without_a_compose_program_it_is_refused_with_the_command(

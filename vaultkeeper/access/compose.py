@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -71,6 +71,7 @@ class Container:
     stop_s: float
     sources: tuple[str, ...]  #: of its mounts, on the Engine's machine
     detached: bool  #: it was disconnected from the network that it was made for
+    environment: Mapping[str, str] = field(repr=False)  #: that it was made with, and keeps
 
     def mounts(self, path: str) -> Mount | None:
         """How it sees a file of this machine: as a mount of its own, or inside a mounted folder."""
@@ -110,6 +111,7 @@ class Container:
             health=_health(state),
             stop_s=float(_STOP_S if config.get("StopTimeout") is None else config["StopTimeout"]),
             sources=tuple(str(mount.get("Source") or "").rstrip("/") for mount in seen.get("Mounts") or ()),
+            environment=dict(str(entry).partition("=")[::2] for entry in config.get("Env") or ()),
             detached=bool(mode) and ":" not in mode and mode not in {"default", "bridge", *networks},
         )
 

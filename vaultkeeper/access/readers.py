@@ -70,6 +70,11 @@ class Readers:
             return [container for container in self.wanted if container.running]
         return [container for container in self.wanted if not self.fresh(container)]
 
+    def given(self, name: str, value: bytes) -> bool:
+        """Does a container run that was made with this? One that was stopped may have been started again since."""
+        text = value.decode(errors="surrogateescape")
+        return any(container.running and container.environment.get(name) == text for container in self.known)
+
     def fresh(self, container: Container) -> bool:
         """Was it started with the file as it is?"""
         started = container.started_since(self.placed_at)

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -145,7 +147,10 @@ class ComposeDestination:
             if isinstance(held, Unknown):
                 return held
             found |= {item.slot: held[inner.slot] for item, inner in file.pairs}
-        return found
+        try:
+            return {**found, **_run_on(items, found, ctx)}
+        except Answered as error:
+            return error.unknown
 
     def prepare(
         self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
@@ -234,8 +239,17 @@ class ComposeDestination:
         return _START_UP + max((item.spec.healthy_for for item in items), default=timedelta(0))
 
     def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
+        """The file; and of an env file the containers, which keep what they were made with."""
         (file,) = _split([item])
-        return file.kind.holds(group, version, file.inner[0], ctx)
+        in_file = file.kind.holds(group, version, file.inner[0], ctx)
+        if in_file is not Holds.NOTHING:
+            return in_file
+        try:
+            with _given([item], ctx) as given:
+                runs = any(slots.carries(item, name, version, same) for item, name, same in given)
+        except Answered as error:
+            return error.unknown
+        return Holds.RUNNING if runs else Holds.NOTHING
 
     def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None:
         (file,) = _split([item])
@@ -279,6 +293,40 @@ def _told(
             project=project,
             ran=frozenset().union(*ran),
         )
+    return found
+
+
+@contextmanager
+def _given(items: Sequence[Item], ctx: DeliveryContext) -> Iterator[list[tuple[Item, str, slots.Same]]]:
+    """Items of env files that are read at start: the template's name, and whether a container was given a content.
+
+    Raises Answered; not where nobody is told by us (`reload: none`), because then no Engine need be there.
+    """
+    asked = [item for item in items if item.spec.read is Read.AT_START and _settings(item.spec).env_file]
+    if not asked:
+        yield []
+        return
+    try:
+        with _engine(asked, ctx) as engine:
+            told = _told(asked, engine, ctx)
+    except Answered:
+        if any(_settings(item.spec).how != "none" for item in asked):
+            raise
+        told = {}
+    names = {item.slot: inner.slot for file in _split(asked) for item, inner in file.pairs}
+    there = [(item, names[item.slot], told[_destination(item)]) for item in asked if _destination(item) in told]
+    yield [(item, name, partial(readers.given, name)) for item, name, readers in there]
+
+
+def _run_on(items: Sequence[Item], in_file: Mapping[Slot, Held], ctx: DeliveryContext) -> dict[Slot, Held]:
+    """Slots of env files whose containers run on another version of ours than the file has. Raises Answered."""
+    found = {}
+    with _given(items, ctx) as given:
+        for item, name, same in given:
+            for version in item.accepted:
+                other = version.number != in_file[item.slot].version
+                if other and slots.carries(item, name, version, same):
+                    found[item.slot] = Held(version.number)
     return found
 
 
