@@ -297,6 +297,15 @@ def test_doctor_is_content_with_a_new_installation_and_not_with_a_broken_policy(
     assert shop("doctor").code == 3
 
 
+def test_doctor_asks_the_servers_too_unless_it_is_told_not_to(shop: Vk, home: Path) -> None:
+    place = "{kind: swarm, host: 'unix:///nowhere/docker.sock', services: [shop_api], secret: key}"
+    (home / "policies/swarm.yaml").write_text(f"secrets: {{shop/far: {{static: here, destinations: [{place}]}}}}\n")
+    asked = [entry for entry in shop("doctor", "--json").json["findings"] if entry["subject"] == "shop/far"]
+    assert any(entry["level"] == "unchecked" and "no such socket" in entry["text"] for entry in asked)
+    offline = shop("doctor", "--offline", "--json").json["findings"]
+    assert "shop/far" not in {entry["subject"] for entry in offline}
+
+
 def test_check_offline_needs_no_installation_and_check_show_merges_defaults(vk: Vk, home: Path) -> None:
     (home / "policies").mkdir()
     (home / "policies/shop.yaml").write_text(POLICY)

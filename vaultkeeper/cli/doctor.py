@@ -1,4 +1,4 @@
-"""`doctor`: is everything around vaultkeeper as it must be? `--sql`: what a database admin has to run once."""
+"""`doctor`: is everything as it must be, here and at the systems of the policies? `--sql`: what an admin runs once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ def doctor(
     sql: Annotated[
         bool, typer.Option("--sql", help="Print the statements that make a least-privilege account for rotations.")
     ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
 ) -> int:
-    """Look at state, identity, audit log, disk, policies and programs. Changes nothing, asks no server."""
+    """Look at state, identity, audit log, disk, policies and programs, then ask the servers. Changes nothing."""
     from vaultkeeper.wiring import health
 
     if sql:
         return _sql(session)
     findings = health.examine(session.wishes)
+    broken = {subject for subject, finding in findings if finding.level == "refuse"}
+    if not offline and not broken & {"installation", "policies"}:
+        from vaultkeeper.engine import preview
+
+        findings += preview.check(session.parts, offline=False)
     if session.out.json:
         session.out.document(
             {"findings": [{"subject": s, "level": f.level, "text": f.text, "next": f.next} for s, f in findings]}

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: everything around vaultkeeper that can go wrong without a rotation. No server is asked."""
+"""What `doctor` looks at here: everything around vaultkeeper that can go wrong without a rotation or a server."""
 
 from __future__ import annotations
 
