@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.integration.postgres_kit import (
     users_of,
 )
 from tests.servers import TestAccount
+from tests.servers.docker_image import PSQL
 from tests.servers.postgres import PostgresServer, every_postgres
 from vaultkeeper.access.postgres_roles import UNLISTED
 from vaultkeeper.model.outcome import Basis, Done, Login, No, Refused, Usage
@@ -176,9 +178,30 @@ def rotated_by(account: TestAccount, server: PostgresServer, tmp_path: Path, way
     if not has_admin_option(server):
         part = re.sub(r"GRANT [^;]* WITH ADMIN OPTION[^;]*;", "", part)
     for text in (start, part):
-        run(server, text.replace("\\password", "-- \\password"))
+        run(server, re.sub(r"(?m)^(.*\\(?:gset|if|else|password|endif).*)$", r"-- \1", text))
     alter(server, username, f"PASSWORD '{file.read_text()}'")
     return open_target(account, admin=admin), file
+
+
+@pytest.mark.skipif(not PSQL.exists(), reason="Debian's postgresql-client-15 is not installed")
+def test_the_statements_of_doctor_leave_an_admin_that_exists_its_password(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Several policies have one admin, and each prints all of it."""
+    account, admin = postgres.account(), rotator(postgres, tmp_path)
+    password = (tmp_path / str(admin["username"])).read_text()
+    script = PostgresTarget.doctor_sql(settings_of(account, admin=admin))
+    if not has_admin_option(postgres):
+        script = re.sub(r"GRANT [^;]* WITH ADMIN OPTION[^;]*;", "", script)
+    place = account.settings
+    at = ["-h", str(place["host"]), "-p", str(place["port"]), "-U", postgres.superuser, "postgres"]
+    around = {"PGPASSFILE": str(tmp_path / "pass"), "PATH": "/usr/bin"}
+    (tmp_path / "pass").write_text(f"*:*:*:*:{postgres.superuser_password}\n")
+    (tmp_path / "pass").chmod(0o600)
+    command = [str(PSQL), "-X", "-q", "-v", "ON_ERROR_STOP=1", *at]
+    ran = subprocess.run(command, input=script, env=around, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert postgres.login(str(admin["username"]), password)
 
 
 @every_postgres

@@ -227,9 +227,13 @@ def doctor_sql(plan: Plan) -> str:
     reached = [*plan.accounts, *([plan.owner] if plan.owner and plan.create else [])]
     grants = "\n".join(_grant(role, plan.admin) + ";" for role in reached)
     signal = "" if plan.close_sessions else "-- only for close_sessions and --emergency: "
-    return f"""-- As a superuser, in database {quoted(plan.database)}:
+    return f"""-- As a superuser, with psql, in database {quoted(plan.database)}:
+SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {_literal(plan.admin)}) AS vk_exists \\gset
+\\if :vk_exists
+\\else
 CREATE ROLE {admin} LOGIN;
 \\password {admin}
+\\endif
 GRANT pg_monitor TO {admin};         -- sees whose sessions still use the old password
 {signal}GRANT pg_signal_backend TO {admin};
 
@@ -239,7 +243,7 @@ ALTER ROLE {admin} CREATEROLE;
 {grants}
 
 -- OR by functions that reach these accounts only and take nothing but a SCRAM verifier.
-{_functions(plan, admin)}"""
+{_functions(plan, admin)}"""  # noqa: S608 - for a person to read; names are quoted
 
 
 def _functions(plan: Plan, admin: str) -> str:
