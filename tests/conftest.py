@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.order import Scheduler, put_in_order
 from tests.servers import ServerMissing, in_ci
 from tests.servers import docker as docker_module
 from tests.servers import postgres as postgres_module
@@ -91,6 +92,16 @@ def new_docker() -> Iterator[Callable[[], Engine]]:
             return engine
 
         yield start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    put_in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    config.option.loadscopereorder = False
+    return Scheduler(config, log)
 
 
 # In CI a skipped test is a failed one: a missing server must not look like success.

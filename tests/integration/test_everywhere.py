@@ -33,8 +33,6 @@ from vaultkeeper.testing.dokploy import Service
 from vaultkeeper.testing.dokploy.server import Seen
 from vaultkeeper.wiring.places import Wishes
 
-pytestmark = pytest.mark.xdist_group("docker")
-
 ORDERS = {
     "swarm": ("dokploy", "swarm", "vault_kv"),
     "dokploy": ("vault_kv", "dokploy", "swarm"),

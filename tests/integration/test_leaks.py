@@ -29,8 +29,6 @@ from tests.servers import ServerMissing, TestAccount
 from tests.servers import postgres as postgres_module
 from tests.servers.postgres import PostgresServer
 
-pytestmark = pytest.mark.xdist_group("leaks")  # one worker lives the whole life once, not each worker once
-
 PROJECT = Path(__file__).parents[1] / "data/third_party/indiscreet"
 FAILING = (
     "generate",
