@@ -5,6 +5,7 @@
 own, where it needs one. `UNSWEPT`: variants that the kill sweep leaves to another one. `UNTAGGED`: variants whose
 settings rule out tags.
 `AT_ONCE`: how many kill points are tried side by side, where consumers take long to start.
+`GROUP`: a group of pytest-xdist, where a server takes long to start and everybody in one worker shares it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ def start_of(kind: str, variant: str) -> Callable[..., Any]:
 def cases(group: str) -> list[Case]:
     """Every variant of every kind that can be tried."""
     return [(kind, variant) for kind in REGISTRY.kinds(group) if has_server(kind) for variant in variants(kind)]
+
+
+def marks(kind: str) -> list[pytest.MarkDecorator]:
+    """What keeps the tests of one slow server in one worker."""
+    group = getattr(servers(kind), "GROUP", None)
+    return [pytest.mark.xdist_group(group)] if group else []
 
 
 def class_name(kind: str, variant: str) -> str:

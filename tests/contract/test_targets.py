@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.found import REGISTRY, cases, class_name, has_server, servers, start_of, started, variants
+from tests.contract.found import REGISTRY, cases, class_name, has_server, marks, servers, start_of, started, variants
 from vaultkeeper.testing.contract import TargetContract
 from vaultkeeper.testing.servers import LOST_REPLY, SILENT, UNREACHABLE, Account, Server
 
@@ -55,6 +55,7 @@ for _kind, _variant in cases("targets"):
         (RegistryTarget,),
         {
             "__module__": __name__,
+            "pytestmark": marks(_kind),
             "target": REGISTRY.target_class(_kind),
             "variant": _variant,
             "faults": {UNREACHABLE, SILENT, LOST_REPLY} & set(getattr(servers(_kind), "FAULTS", ())),

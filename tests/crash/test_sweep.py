@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.found import marks
 from tests.crash.sweep import Scenario, scenarios, sweep
 from tests.servers import ServerMissing
 
@@ -21,7 +22,9 @@ def needs_strace() -> None:
         pytest.skip("strace is not installed")
 
 
-@pytest.mark.parametrize("scenario", scenarios(), ids=lambda scenario: scenario.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(s, marks=marks(s.kind), id=s.name.replace(" ", "-")) for s in scenarios()]
+)
 def test_invariant_07_a_kill_at_any_call_locks_nobody_out_and_one_resume_converges(
     scenario: Scenario, tmp_path: Path
 ) -> None:

@@ -108,6 +108,21 @@ def test_only_a_401_is_a_rejection(server: HtpasswdServer) -> None:
     )
 
 
+def test_one_account_is_not_changed_while_its_reader_is_away_but_goes_back_then(server: HtpasswdServer) -> None:
+    account = server.of_prometheus()
+    target = opened(account)
+    old, new = held(target, 1, account.password), held(target, 2, "new")
+    with server.fault("unreachable"):
+        answer = target.set([new], [old], context(old))
+        assert isinstance(answer, Unknown)
+        assert "nothing was changed, because the new value could not be tried" in answer.detail
+    assert server.login(account.username, account.password)
+    assert target.set([new], [old], context(old)) == Done()
+    with server.fault("unreachable"):
+        assert target.set([old], [new], context(old)) == Done()
+    assert server.login(account.username, account.password)
+
+
 def test_tls_is_verified_and_its_failure_named(tmp_path: Path) -> None:
     made = tls.issue()
     nginx = Nginx(tmp_path, made)

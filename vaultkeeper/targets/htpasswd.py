@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access import consumers, files, htpasswd, probe
-from vaultkeeper.access.answer import Answered
+from vaultkeeper.access.answer import Answered, unknown
 from vaultkeeper.access.htpasswd import Account, Format, UserFile
 from vaultkeeper.access.probe import BasicProbe, Provable
 from vaultkeeper.access.settings import Command, PolicyPath, Signal, Written
@@ -193,6 +193,7 @@ class HtpasswdTarget:
             if _password(wanted.setdefault(name, version).fields) != _password(version.fields):
                 return Refused(No.UNSUPPORTED, f"the user {name} can have only one password at a time")
         try:
+            self._keep_the_gap_short(refuse, ctx)
             with files.alone(path):
                 was = files.read(path)
                 content = self._content(was.content, list(wanted.values()), refuse)
@@ -206,6 +207,20 @@ class HtpasswdTarget:
         how = self.settings.reload
         wrong = "" if isinstance(how, str) else consumers.reload(how, ctx.deadline)
         return Unknown(Login.UNREACHABLE, f"written, but its reader was not told: {wrong}") if wrong else Done()
+
+    def _keep_the_gap_short(self, refuse: Sequence[SecretVersion], ctx: Context) -> None:
+        """One account: the old password is refused from here on, so that its reader must answer. Raises Answered.
+
+        Not on the way back, which puts right what is wrong already.
+        """
+        found, current = self.settings.probe, ctx.current
+        going_on = current is not None and any(version.number == current.number for version in refuse)
+        if self.settings.users is None and going_on and isinstance(found, BasicProbe):
+            try:
+                probe.ask_as_nobody(found, ctx.deadline)
+            except BackendError as error:
+                what = f"{error.what}: nothing was changed, because the new value could not be tried"
+                raise unknown(what) from None
 
     def render(
         self, accept: Sequence[SecretVersion], existing: SecretBytes | None, refuse: Sequence[SecretVersion] = ()

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 QUIET_LIBRARIES = ("alembic", "urllib3")  # their INFO is noise at -v
+ALARMED_LIBRARIES = ("pika",)  # call every refused login an error, and we try some that must be refused
 
 _redact: list[Callable[[str], str]] = []
 
@@ -35,6 +36,8 @@ def configure(*, verbose: int = 0, quiet: bool = False) -> None:
     root.setLevel(level)
     for name in QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING if verbose < 2 else level))
+    for name in ALARMED_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.CRITICAL if verbose < 2 else level)
     logging.raiseExceptions = False  # logging's own error report prints the record's arguments
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
