@@ -1,109 +1,117 @@
-"""Somebody else's target, installed beside vaultkeeper, joins through its entry point and keeps the contract."""
+"""Somebody else's target: CONTRIBUTING's, for memcached, its files and its commands followed to the letter."""
 
 from __future__ import annotations
 
-import importlib
-import secrets
+import ast
+import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+import sysconfig
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vaultkeeper.testing.contract import TargetContract
-from vaultkeeper.testing.contract.trial import canary
-from vaultkeeper.testing.servers import Account
+from vaultkeeper.registry import Registry
 
-PROJECT = Path(__file__).parent.parent / "data" / "third_party" / "acme"
-
-
-def install(project: Path, into: Path) -> None:
-    """What `pip install --no-deps --target` leaves behind, without a network: the modules and their metadata."""
-    about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    for module in project.glob("*.py"):
-        shutil.copy(module, into)
-    info = into / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
-    groups = about["entry-points"]
-    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in kinds.items()) for group, kinds in groups.items()]
-    (info / "entry_points.txt").write_text("\n".join(lines))
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+FILES = dict(re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?\n)```\n", PAGE, re.DOTALL))
+INSTALL, CONTRACT, CHECK = (shlex.split(line) for line in re.findall(r"^\$ (python .*)$", PAGE, re.MULTILINE))
+HOOKS_AT_MOST = 75
 
 
-@pytest.fixture(scope="class")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("site-packages")
-    install(PROJECT, folder)
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    yield folder
-    sys.path.remove(str(folder))
-    sys.modules.pop("acme_gateway", None)
+class Stranger:
+    """A folder with the page's files, and an environment with what ours has and what is installed in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder / "vk-memcached", folder / "home"
+        for made in (self.folder, self.home):
+            made.mkdir()
+        for name, text in FILES.items():
+            (self.folder / name).write_text(text)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+        self.bin = folder / "env/bin"
+        (packages,) = (folder / "env").glob("lib/python*/site-packages")
+        ours = sysconfig.get_path("purelib")
+        (packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+        self.done(INSTALL)
+
+    def done(self, argv: list[str], *, stdin: str = "") -> str:
+        """What it said; it must have gone well."""
+        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+        env = {**kept, "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(self.home), "NO_COLOR": "1"}
+        program = [str(self.bin / argv[0]), *argv[1:]]
+        ran = subprocess.run(
+            program, cwd=self.folder, env=env, input=stdin, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert ran.returncode == 0, f"{shlex.join(argv)} exited {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
+        return ran.stdout + ran.stderr
+
+    def server(self, folder: Path) -> Any:
+        spec = spec_from_file_location("memcached_server", self.folder / "memcached_server.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look there
+        spec.loader.exec_module(module)
+        del sys.modules[spec.name]
+        return module.MemcachedServer(folder)
 
 
-@dataclass(frozen=True)
-class GatewayUser:
-    username: str
-    password: str
-    settings: Mapping[str, object] = field(default_factory=dict)
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    if shutil.which("memcached") is None:
+        pytest.skip("memcached is not installed")
+    return Stranger(tmp_path_factory.mktemp("stranger"))
 
 
-class Gateway:
-    kind = "acme_gateway"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.path.write_text("stranger:kept")
-
-    def account(self) -> GatewayUser:
-        made = GatewayUser(f"user{secrets.token_hex(3)}", canary())
-        self._add(made.username, made.password)
-        return GatewayUser(made.username, made.password, {"path": str(self.path), "user": made.username})
-
-    def foreign(self, account: Account) -> tuple[str, str]:
-        self._add(account.username, "strangers-own")
-        return account.username, "strangers-own"
-
-    def login(self, username: str, password: str) -> bool:
-        return f"{username}:{password}" in self.path.read_text().split("\n")
-
-    def fault(self, name: str) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def stop(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-    def _add(self, username: str, password: str) -> None:
-        self.path.write_text(f"{username}:{password}\n{self.path.read_text()}")
+def test_its_contract_is_green(stranger: Stranger) -> None:
+    said = stranger.done(CONTRACT)
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", said)}
+    assert counts.keys() == {"passed"}, said
+    assert counts["passed"] > 20
 
 
-class TestThirdParty(TargetContract):
-    @pytest.fixture(autouse=True, scope="class")
-    @classmethod
-    def found(cls, installed: Path) -> None:  # noqa: ARG003 - asked for, for its effect
-        from vaultkeeper.registry import Registry
+def test_a_policy_rotates_a_password_of_a_real_memcached(stranger: Stranger, tmp_path: Path) -> None:
+    assert "1 policy is valid" in stranger.done(CHECK)
+    server, delivered = stranger.server(tmp_path), tmp_path / "delivered"
+    try:
+        user = server.account()
+        foreign = server.foreign(user)
+        text = FILES["shop.yaml"]
+        for said, here in {
+            "/etc/memcached/users": str(server.file),
+            "user: shop": f"user: {user.username}\n      port: {server.port}",
+            "{command: [/usr/bin/systemctl, kill, --signal=HUP, memcached]}": json.dumps(user.settings["reload"]),
+            "/srv/shop/memcached-password": str(delivered),
+            "grace_period: 24h": "grace_period: 1s",
+        }.items():
+            assert text.count(said) == 1, said
+            text = text.replace(said, here)
+        (stranger.folder / "real.yaml").write_text(text)
+        vaultkeeper = ["python", "-m", "vaultkeeper", "--policies", "real.yaml"]
+        stranger.done([*vaultkeeper, "init", "--without-recovery"])
+        stranger.done([*vaultkeeper, "adopt", "shop/cache"], stdin=user.password)
+        stranger.done([*vaultkeeper, "check"])
+        stranger.done([*vaultkeeper, "rotate", "shop/cache", "--yes", "--wait", "60s"])
+        new = delivered.read_text()
+        assert [server.login(user.username, password) for password in (new, user.password)] == [True, False]
+        assert server.login(*foreign)
+        assert server.login("theirs", "kept")
+    finally:
+        server.stop()
 
-        cls.target = Registry().target_class("acme_gateway")
 
-    @pytest.fixture
-    def server(self, tmp_path: Path) -> Gateway:
-        return Gateway(tmp_path / "passwords")
-
-    def test_it_was_found_where_it_was_installed(self, installed: Path) -> None:
-        (entry,) = (point for point in entry_points(group="vaultkeeper.targets") if point.name == self.target.kind)
-        assert entry.dist is not None
-        assert entry.dist.name == "acme-vaultkeeper"
-        assert sys.modules[self.target.__module__].__file__ == str(installed / "acme_gateway.py")
-
-    def test_it_is_as_short_as_promised(self) -> None:
-        lines = (PROJECT / "acme_gateway.py").read_text().splitlines()
-        assert len([line for line in lines if line and not line.startswith(("from ", '"""'))]) <= 40
+def test_it_is_as_short_as_promised() -> None:
+    (made,) = (node for node in ast.parse(FILES["vk_memcached.py"]).body if getattr(node, "name", "") == "Memcached")
+    lines = FILES["vk_memcached.py"].splitlines()[made.lineno - 1 : made.end_lineno]
+    assert len([line for line in lines if line.strip()]) <= HOOKS_AT_MOST
 
 
-def test_nothing_of_it_is_left_when_it_is_not_installed() -> None:
-    assert "acme_gateway" not in {point.name for point in entry_points(group="vaultkeeper.targets")}
+def test_nothing_of_it_is_left_where_it_is_not_installed() -> None:
+    assert "memcached" not in Registry().kinds("targets")

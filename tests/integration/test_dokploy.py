@@ -478,6 +478,19 @@ def test_a_name_that_leads_nowhere_is_refused(shop: Shop, name: str, said: str) 
     assert said in refusal(shop.delivery(application=name).prepare(pair()[1]))
 
 
+def test_one_service_that_policies_call_by_id_and_by_name_is_refused_in_each_but_the_first(shop: Shop) -> None:
+    """To us it would be two groups with a lock each, and two that save one text side by side lose a change."""
+    by_name = shop.delivery(application="shop/production/web")
+    by_id = replace(by_name, specs=[shop.spec()], receipts={})
+    assert isinstance(by_name.prepare(pair()[1]), Prepared)
+    assert isinstance(by_name.prepare(pair()[1]), Prepared)
+    answer = by_id.prepare(pair()[1])
+    assert isinstance(answer, Refused)
+    assert "'shop/production/web' in one policy" in answer.detail
+    (found,) = by_id.destination.check(by_id.group, by_id.items(pair()[1]), by_id.ctx)
+    assert (found.level, found.next) == ("refuse", "call it the same in all policies")
+
+
 def test_two_services_of_one_name_are_refused(shop: Shop) -> None:
     shop.add("application", "web", "")
     assert "more than one" in refusal(shop.delivery(application="shop/production/web").prepare(pair()[1]))

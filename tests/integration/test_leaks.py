@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import environment
-from tests.contract.test_third_party import install
 from tests.integration.hunter import CALLS, Hunter
 from tests.integration.shop_kit import NAME, Shop, identity_of, shop
 from tests.servers import ServerMissing, TestAccount
@@ -54,6 +54,19 @@ NO_REDACTION = """\
 from vaultkeeper.engine import guard
 guard.Redactor.clean = lambda self, text: text
 """
+
+
+def install(project: Path, into: Path) -> None:
+    """What `pip install --no-deps --target` leaves behind, without a network: the modules and their metadata."""
+    about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    for module in project.glob("*.py"):
+        shutil.copy(module, into)
+    info = into / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
+    groups = about["entry-points"]
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in kinds.items()) for group, kinds in groups.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines))
 
 
 def canary(phase: str) -> str:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.unit.engine.abstract import Point
 from tests.unit.engine.cases import CASES
@@ -134,3 +135,16 @@ def test_the_stack_file_asks_for_exactly_the_names_that_its_policy_makes() -> No
     made = {f"VK_{name.upper()}" for policy in policies.values() for to in policy.destinations for name in to.values}
     stack = (DOCS / "how-to/swarm/stack.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"\$\{(VK_[A-Z_]+):\?", stack)) == made
+
+
+def test_the_compose_file_reads_exactly_what_its_policy_writes() -> None:
+    policies = load([DOCS.parent / "policies/compose.yaml"], Registry())
+    services = yaml.safe_load((DOCS / "how-to/compose/docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    for settings in (to.settings for policy in policies.values() for to in policy.destinations):
+        folder = Path(str(settings["project_dir"]))
+        for service in settings["services"]:  # type: ignore[attr-defined]
+            if "env_file" in settings:
+                assert folder / services[service]["env_file"] == Path(str(settings["env_file"]))
+            else:
+                mounted = [folder / volume.partition(":")[0] for volume in services[service]["volumes"]]
+                assert Path(str(settings["path"])).parent in mounted

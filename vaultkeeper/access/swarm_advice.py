@@ -16,6 +16,9 @@ _SHORT_MONITOR_S = 5.0
 _READ_ONCE = ("POSTGRES_", "MYSQL_", "MARIADB_", "MONGO_INITDB_", "RABBITMQ_DEFAULT_", "INFLUXDB_INIT_")
 """Variables of images that use a value only while they make an empty data directory."""
 
+_DATABASES = frozenset({"postgres", "mysql", "mariadb", "mongo", "redis", "valkey", "rabbitmq", "influxdb"})
+"""Names of images, whoever's registry they come from."""
+
 READ_LABEL = "vaultkeeper.read"
 """A service label in people's own stack files: `vaultkeeper.read: first_start`."""
 
@@ -66,7 +69,14 @@ def _restarts(service: Service, slots: Sequence[tuple[Mount, Sequence[Reference]
     pace = "" if many <= 1 else f", {min(at_once, many)} at a time"
     what = ", ".join(mount.base for mount, _ in slots)
     who = "1 task restarts" if many == 1 else f"{many} tasks restart"
-    return f"{service.name}: {who} once for {what} ({_order(config)}{pace}); your database is not restarted"
+    yours = "this is your database" if _image(service) in _DATABASES else "your database is not restarted"
+    return f"{service.name}: {who} once for {what} ({_order(config)}{pace}); {yours}"
+
+
+def _image(service: Service) -> str:
+    """Without registry, tag and digest."""
+    image = str(((service.spec.get("TaskTemplate") or {}).get("ContainerSpec") or {}).get("Image", ""))
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def _order(config: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from vaultkeeper.model.outcome import Confirmation, Failed, NotYet, Receipt
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.ports import Item
 
+Pairs = Sequence[tuple[Seat, Wanted]]
+
 _TELLING = 6  # bytes: a shorter value may stand in a text by chance
 
 
@@ -51,6 +53,25 @@ def all_go_back(items: Sequence[Item], driven: Collection[str]) -> bool:
     """Every item of a rotation under way, and there is one. A neighbour in its grace has a receipt too."""
     known = [item for item in items if slots.receipt_of(item) is not None and (not driven or item.secret in driven)]
     return bool(known) and all(goes_back(item) for item in known)
+
+
+def wanted(items: Sequence[Item], service: Service, seats: Seats) -> Pairs:
+    """What each slot shall carry, its object made. Raises Answered."""
+    found = [(seat, seats.wanted(seat, service, make=True)) for seat in restarting(items)]
+    return [(seat, each) for seat, each in found if each is not None]
+
+
+def changed(service: Service, pairs: Pairs) -> Json | None:
+    """The spec that carries all of it. None: the present one does."""
+    spec: Json = service.spec
+    for _, each in pairs:
+        spec = each.applied(spec)
+    return None if swarm_spec.references(spec) == swarm_spec.references(service.spec) else spec
+
+
+def is_anothers(service: Service, pairs: Pairs) -> bool:
+    """Is a rollout under way that is not ours, and that nobody needs to interrupt?"""
+    return service.moving and not any(may_interrupt(service, seat, each) for seat, each in pairs)
 
 
 def may_interrupt(service: Service, seat: Seat, wanted: Wanted) -> bool:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import ClassVar, Self
 
 from vaultkeeper.access import dokploy_running, slots
-from vaultkeeper.access.answer import Answered
+from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.dokploy import DokployError, NotThere, RightMissing
 from vaultkeeper.access.dokploy_confirm import LATER, SOON, applied, confirmed, newest
 from vaultkeeper.access.dokploy_env import KEY, resolve
@@ -33,6 +33,7 @@ from vaultkeeper.model.outcome import (
     Finding,
     Held,
     Holds,
+    No,
     NotYet,
     Prepared,
     Proof,
@@ -48,7 +49,10 @@ _RELOADED, _BUILT = timedelta(minutes=5), timedelta(minutes=30)  # for a rolling
 
 
 class DokployDestination:
-    """The group is one service, project or environment; its slots are keys."""
+    """The group is one service, project or environment; its slots are keys.
+
+    Stateless but for what policies call each place: a group has one lock only under one name.
+    """
 
     kind: ClassVar[str] = "dokploy"
     codec: ClassVar[int] = 1
@@ -58,6 +62,9 @@ class DokployDestination:
     forbidden: ClassVar[frozenset[str]] = frozenset("\0\t\n\r \"#$&'()*;<>?[\\]`{|}~")
     max_bytes: ClassVar[int | None] = 32 << 10
     Settings: ClassVar[type[Settings]] = Settings
+
+    def __init__(self) -> None:
+        self._called: dict[tuple[str, str, str], str] = {}
 
     @classmethod
     def open(cls) -> Self:
@@ -76,6 +83,7 @@ class DokployDestination:
         try:
             with looked(items, ctx) as here:
                 version = here.server.get("settings.getDokployVersion")
+                self._must_have_one_name(here)
                 may_hold(here)
                 findings = [finding for service in here.services for finding in _check_service(here, service)]
                 if here.holder.kind in SHARED and not here.services:
@@ -106,6 +114,7 @@ class DokployDestination:
         """Edits a copy, so that a value which cannot stand there is refused before anything is set anywhere."""
         try:
             with looked(items, ctx) as here:
+                self._must_have_one_name(here)
                 may_hold(here)
                 before = here.holder.env.encode(errors="surrogatepass")
                 pins = {s.id: newest(here, s) for s in here.services if here.how(s) in ("redeploy", "deploy")}
@@ -119,6 +128,14 @@ class DokployDestination:
         except Answered as error:
             return error.result
         return Prepared({item.slot: slots.receipt_of(item) or made[item.slot] for item in items})
+
+    def _must_have_one_name(self, here: Group) -> None:
+        """Raises Answered."""
+        said = here.settings.what[1]
+        first = self._called.setdefault((here.server.host, here.holder.kind, here.holder.id), said)
+        if first != said:
+            what = f"{here.holder.name} is called {first!r} in one policy and {said!r} in another"
+            raise refused(No.UNSUPPORTED, what, next="call it the same in all policies")
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """Save, read back, apply. An unchanged text is applied again only where its services do not run on it."""

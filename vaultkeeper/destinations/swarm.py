@@ -28,7 +28,7 @@ from vaultkeeper.access.swarm import OutOfSequence, Service, Swarm
 from vaultkeeper.access.swarm_objects import MAX_BYTES, Memory, Objects
 from vaultkeeper.access.swarm_settings import SwarmSettings, service_of
 from vaultkeeper.access.swarm_slots import Seat, Seats
-from vaultkeeper.access.swarm_spec import Json, Wanted
+from vaultkeeper.access.swarm_spec import Wanted
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import (
     Confirmation,
@@ -157,7 +157,10 @@ class SwarmDestination:
                     return Refused(No.UNSUPPORTED, refusal.text)
                 for seat in swarm_items.restarting(items):
                     seats.must_be_free(seat, service)
-                    seats.wanted(seat, service, make=True)
+                wanted = swarm_items.wanted(items, service, seats)
+                if swarm_items.changed(service, wanted) and swarm_items.is_anothers(service, wanted):
+                    # now, because `single` sets between this and the delivery
+                    return NotYet(f"{service.name} is being updated by somebody else", _SOON)
                 tasks = len(swarm_rollout.current(seats.swarm.tasks(service)))
                 return Prepared(
                     {
@@ -188,20 +191,14 @@ class SwarmDestination:
         if service is None:
             back = swarm_items.all_go_back(items, ctx.epochs)
             return Done() if back else Refused(No.UNSUPPORTED, _missing(group).text)
-        wanted = [
-            (seat, w)
-            for seat in swarm_items.restarting(items)
-            if (w := seats.wanted(seat, service, make=True)) is not None
-        ]
-        spec: Json = service.spec
-        for _, each in wanted:
-            spec = each.applied(spec)
-        if swarm_spec.references(spec) == swarm_spec.references(service.spec):
+        wanted = swarm_items.wanted(items, service, seats)
+        spec = swarm_items.changed(service, wanted)
+        if spec is None:
             return Done()
         refusal = swarm_advice.refusal(service)
         if refusal is not None and not any(swarm_items.goes_back(seat.item) for seat, _ in wanted):
             return Refused(No.UNSUPPORTED, refusal.text)
-        if service.moving and not any(swarm_items.may_interrupt(service, seat, each) for seat, each in wanted):
+        if swarm_items.is_anothers(service, wanted):
             return NotYet(f"{service.name} is being updated by somebody else", _SOON)
         if not service.moving and len(seats.moving()) >= MOST_MOVING:
             return NotYet(f"{MOST_MOVING} other services are being updated", _SOON)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.access.test_swarm_spec import reference, spec
-from vaultkeeper.access import swarm_rollout
+from vaultkeeper.access import swarm_advice, swarm_rollout
 from vaultkeeper.access.swarm import Service
 from vaultkeeper.access.swarm_rollout import Case
 from vaultkeeper.access.swarm_spec import NS, Mount, Wanted
@@ -196,3 +196,18 @@ def test_scaled_up_meanwhile_needs_the_new_tasks_too() -> None:
 )
 def test_who_still_holds_an_object(tasks: list[dict[str, Any]], names: str, answer: Holds) -> None:
     assert swarm_rollout.holds(service(was=names), tasks, {"old"}) is answer
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("registry.example.com/shop:1", "your database is not restarted"),
+        ("postgres-exporter", "your database is not restarted"),
+        ("docker.io/library/postgres:16@sha256:00", "this is your database"),
+    ],
+)
+def test_nobody_is_told_of_a_database_that_it_is_not_restarted(image: str, told: str) -> None:
+    seen = service()
+    seen.spec["TaskTemplate"]["ContainerSpec"]["Image"] = image
+    *_, plan = swarm_advice.findings(seen, [(Mount("db"), [])], [task(), task()])
+    assert told in plan.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from vaultkeeper.model.outcome import Basis, Done, Login, No, Observation, Refused, Tag, Unknown, Usage
+from vaultkeeper.model.outcome import Basis, Done, Login, No, NotYet, Observation, Refused, Tag, Unknown, Usage
 from vaultkeeper.model.secret import SecretBytes, SecretVersion, Strategy, main_field
 from vaultkeeper.ports import ClosesSessions, Explains, Mints, ReportsUse, Target
 from vaultkeeper.testing import servers
@@ -70,8 +71,13 @@ class Trial:
         return version(99, fields, self.target.kind, self.account.settings)
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], epoch: int = 1) -> object:
-        """What the engine does to make it so, and its answer."""
-        answer = self.watch.call(lambda: self.contract.change(self, accept, refuse, epoch))
+        """What the engine does to make it so, and its answer. NotYet: asked again, only sooner than it says."""
+        until = time.monotonic() + self.watch.seconds
+        while True:
+            answer = self.watch.call(lambda: self.contract.change(self, accept, refuse, epoch))
+            if not isinstance(answer, NotYet) or time.monotonic() > until:
+                break
+            time.sleep(min(answer.after.total_seconds(), 0.1))
         if isinstance(self.server, Settles):
             self.server.settle()
         return answer
