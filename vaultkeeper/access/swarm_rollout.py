@@ -17,6 +17,7 @@ LastWords = Callable[[Sequence[Task]], str]
 """The last line that the first of these tasks printed; empty where none can be had."""
 
 _SOONEST, _LATEST = timedelta(seconds=0.5), timedelta(seconds=5)
+_LATE = timedelta(seconds=15)  # beyond its grace period, for a busy node to end a task; a lost one never does
 _STUCK = timedelta(seconds=5)  # a task that is not up by then has something to tell
 
 
@@ -74,7 +75,7 @@ def judge(case: Case, last_words: LastWords) -> Confirmation:
             max(min(left, _LATEST), _SOONEST),
             (service.name,),
         )
-    if rollout.leaving() and settled < timedelta(seconds=swarm_spec.stop_grace_s(service.spec)) + _LATEST:
+    if rollout.leaving() and settled < timedelta(seconds=swarm_spec.stop_grace_s(service.spec)) + _LATE:
         return NotYet(f"{service.name}: old tasks are on their way out", _SOONEST, (service.name,))
     return Confirmed(Proof.DEMONSTRATED)
 

@@ -171,12 +171,12 @@ def test_a_node_whose_clock_is_late_makes_no_task_older_than_it_is() -> None:
 
 def test_old_tasks_have_their_stop_grace_to_leave_and_no_longer() -> None:
     leaving = task(has="old", desired="shutdown")
-    answer = judged(service(), task(since_s=22), task(since_s=22), leaving)
-    assert isinstance(answer, Confirmed)
+    assert "way out" in why(judged(service(), task(since_s=22), task(since_s=22), leaving))
+    assert isinstance(judged(service(), task(since_s=26), task(since_s=26), leaving), Confirmed)
     slow = service()
     slow.spec["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] = 60 * NS
-    assert "way out" in why(judged(slow, task(since_s=22), task(since_s=22), leaving))
-    assert isinstance(judged(slow, task(since_s=66), task(since_s=66), leaving), Confirmed)
+    assert "way out" in why(judged(slow, task(since_s=66), task(since_s=66), leaving))
+    assert isinstance(judged(slow, task(since_s=76), task(since_s=76), leaving), Confirmed)
 
 
 def test_scaled_up_meanwhile_needs_the_new_tasks_too() -> None:
