@@ -180,6 +180,17 @@ def test_a_dead_token_of_the_policy_is_said_to_be_dead(vault: Vaults) -> None:
         assert raised.value.result == Refused(No.PRIVILEGE, raised.value.result.detail)  # type: ignore[union-attr]
 
 
+def test_a_token_file_that_was_given_a_new_token_meanwhile_is_read_again(vault: Vaults) -> None:
+    """As an agent of the server does it."""
+    first = vault.new_token()
+    at = vault.by_token(first)
+    ask(at, reads(vault))
+    vault.api("POST", "auth/token/revoke-self", token=first)
+    second = vault.new_token()
+    Path(at["auth"]["token"]["file"]).write_text(second)
+    assert ask(at, lambda transport: (reads(vault)(transport), transport.token)[1]) == second
+
+
 def test_a_living_token_without_the_right_is_said_to_lack_it(vault: Vaults) -> None:
     with pytest.raises(vault_errors.PermissionDenied, match="policy does not allow"):
         ask(vault.by_token(vault.new_token(policies=["default"])), reads(vault))

@@ -139,15 +139,12 @@ def end() -> None:
 def ask(settings: VaultSettings, credentials: Credentials, deadline: Deadline, act: Callable[[Transport], T]) -> T:
     """`act` with a transport that is logged in; once more with a new login where the old one was ended meanwhile.
 
-    A dead token means that nothing was done. Raises VaultError, and what resolving a reference raises.
+    A dead token means that nothing was done; a reference to one is read again, as it may lead to a new one by now.
+    Raises VaultError, and what resolving a reference raises.
     """
     connection = settings.connection()
-    try:
-        with _lent(connection, credentials, deadline) as login:
-            return _guarded(login, act)
-    except TokenDead:
-        if connection.auth.token is not None:
-            raise
+    with suppress(TokenDead), _lent(connection, credentials, deadline) as login:
+        return _guarded(login, act)
     with _lent(connection, credentials, deadline, anew=True) as login:
         return _guarded(login, act)
 
