@@ -166,7 +166,7 @@ def target(part: Part, connections: Connections) -> TargetSpec | None:
     before = len(reading.findings)
     asked = part.ask("targets", reading.kinds.target_class)
     via = _beside("via", part, connections, default="")
-    persisted_by = _beside("persisted_by", part, connections, default="{accepted[0]}")
+    persisted_by = _persisting(part, connections)
     unverified = _unverified(part)
     close_sessions = part.take("close_sessions", keys.flag, default=False)
     if asked is None:
@@ -176,7 +176,13 @@ def target(part: Part, connections: Connections) -> TargetSpec | None:
     own = [key for key in TARGET_KEYS if not (key in _ALSO_THE_KINDS and declares(cls.Settings, key))]
     if "admin" in own and part.raw.get("admin", "self") != "self":
         own.remove("admin")
-    settings = validated(cls.Settings, part.rest(*own), part.path, reading, common=TARGET_KEYS)
+    rest = part.rest(*own)
+    if "persisted_by" in part.raw and declares(cls.Settings, "persisted_by"):
+        that_it_is: object = True  # all that the kind needs to know
+        rest.put("persisted_by", that_it_is, part.raw.where("persisted_by"))
+    elif "persisted_by" in part.raw:
+        part.fault("persisted_by", f"a {kind} keeps by itself what is set there")
+    settings = validated(cls.Settings, rest, part.path, reading, common=TARGET_KEYS)
     if close_sessions and not issubclass(cls, ClosesSessions):
         part.fault("close_sessions", f"a {kind} cannot close sessions")
     if strategy is None or settings is None:
@@ -188,11 +194,28 @@ def target(part: Part, connections: Connections) -> TargetSpec | None:
     return spec if len(reading.findings) == before else None
 
 
-def _beside(key: str, part: Part, connections: Connections, *, default: str) -> DestinationSpec | None:
+def _beside(
+    key: str, part: Part, connections: Connections, *, default: str, read: Read | None = None
+) -> DestinationSpec | None:
     if key not in part.raw:
         return None
     inner = merged(part.raw[key], f"{part.path}.{key}", connections, part.reading, part.raw)
-    return destination(inner, default) if inner else None
+    return destination(inner, default, read) if inner else None
+
+
+def _persisting(part: Part, connections: Connections) -> DestinationSpec | None:
+    """The checker itself reads there, but only when it starts again: it is neither restarted nor waited for."""
+    found = _beside("persisted_by", part, connections, default="{accepted[0]}", read=Read.FIRST_START)
+    if found is None:
+        return None
+    kind, said = part.reading.kinds.destination(found.kind).Settings, found.settings
+    if found.read is not Read.FIRST_START:
+        part.fault("persisted_by", "expected no `read`: the checker has the value already, and reads when it restarts")
+    if said.get("reload", "none") != "none":
+        part.fault("persisted_by", "expected no `reload`: the checker has the value already")
+    if READ_DEFAULTS.get(found.kind) is Read.AT_START and not (declares(kind, "reload") or declares(kind, "apply")):
+        part.fault("persisted_by", f"a {found.kind} restarts whoever reads there: expected a place that does not")
+    return found
 
 
 def _strategy(part: Part, offered: Iterable[Strategy]) -> Strategy | None:
@@ -256,8 +279,8 @@ def accounts(spec: TargetSpec) -> list[str]:
 # ----------------------------------------------------------------------------------------------------- destination
 
 
-def destination(part: Part, default: str) -> DestinationSpec | None:
-    """`default`: the template where the policy says no value. None where anything is wrong."""
+def destination(part: Part, default: str, read_default: Read | None = None) -> DestinationSpec | None:
+    """`default`, `read_default`: where the policy says no value, no `read`. None where anything is wrong."""
     reading = part.reading
     before = len(reading.findings)
     asked = part.ask("destinations", reading.kinds.destination)
@@ -267,7 +290,7 @@ def destination(part: Part, default: str) -> DestinationSpec | None:
     if asked is None:
         return None
     kind, made = asked
-    read = READ_DEFAULTS.get(kind)
+    read = read_default or READ_DEFAULTS.get(kind)
     if "read" in part.raw:
         read = part.take("read", _read, None)
     elif read is None:

@@ -97,7 +97,7 @@ def _part(noun: str, kinds: SettingsOf, group: str, common: Schema, definitions:
         own = model.model_json_schema(ref_template=f"#/$defs/{noun}.{kind}.{{model}}")
         for name, definition in own.pop("$defs", {}).items():
             definitions[f"{noun}.{kind}.{name}"] = definition
-        properties = {"kind": {"const": kind}, **common, **own.get("properties", {})}
+        properties = {"kind": {"const": kind}, **common, **_own(own, common)}
         if noun == "target":
             targets = kinds.target_class(kind).capabilities.strategies
             properties["strategy"] = {"enum": sorted(strategy.value for strategy in targets)}
@@ -112,6 +112,14 @@ def _part(noun: str, kinds: SettingsOf, group: str, common: Schema, definitions:
         branches.append({"if": chosen, "then": {"$ref": f"#/$defs/{noun}.{kind}"}})
     whole: Schema = {"type": "object", "properties": {"kind": {"enum": names}}, "allOf": branches}
     return whole | {"anyOf": _either("kind", "use")}
+
+
+def _own(model: Schema, common: Schema) -> Schema:
+    """The kind's own keys. Of `persisted_by` it only hears that somebody does it; people say who."""
+    properties: Schema = dict(model.get("properties", {}))
+    if "persisted_by" in properties:
+        properties["persisted_by"] = common["persisted_by"]
+    return properties
 
 
 def _either(*names: str) -> Sequence[Schema]:
