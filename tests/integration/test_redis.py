@@ -19,6 +19,7 @@ from tests.servers.redis import HOST, RedisServer, hashed, logs_in, start
 from tests.servers.redis import Node as RedisNode
 from vaultkeeper.access import redis as wire
 from vaultkeeper.access import redis_acl as acl
+from vaultkeeper.access import redis_socket
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.redis_settings import RedisSettings
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
@@ -379,13 +380,21 @@ def test_a_server_that_is_down_is_unreachable_and_nothing_else(new_node: Make) -
 
 
 @pytest.mark.parametrize(
-    "said", [b"-ERR max number of clients reached\r\n", b"-LOADING Redis is loading\r\n", b"?\r\n", b""]
+    "said",
+    [
+        b"-ERR max number of clients reached\r\n",
+        b"-ERR odd 'app' 'pw'\r\n",
+        b"-LOADING Redis is loading\r\n",
+        b"?\r\n",
+        b"",
+    ],
 )
 def test_an_answer_that_says_nothing_about_the_password_is_no_rejection(said: bytes) -> None:
     with _answering(said) as port:
-        with pytest.raises(wire.LoginFailed) as caught:
-            wire.connect(wire.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
-        assert caught.value.denial is wire.Denial.UNREACHABLE
+        with pytest.raises(redis_socket.LoginFailed) as caught:
+            wire.connect(redis_socket.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
+        assert caught.value.denial is redis_socket.Denial.UNREACHABLE
+        assert "pw" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -396,19 +405,21 @@ def test_an_answer_that_says_nothing_about_the_password_is_no_rejection(said: by
     ],
 )
 def test_what_no_waiting_changes_is_for_a_person(said: bytes, why: str) -> None:
-    with _answering(said) as port, pytest.raises(wire.LoginFailed) as caught:
-        wire.connect(wire.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
-    assert caught.value.denial is wire.Denial.CONFIGURATION
+    with _answering(said) as port, pytest.raises(redis_socket.LoginFailed) as caught:
+        wire.connect(redis_socket.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
+    assert caught.value.denial is redis_socket.Denial.CONFIGURATION
     assert why in str(caught.value)
 
 
 def test_a_reply_that_drips_or_never_ends_is_cut_off() -> None:
     for endless in (b"$99999999\r\n" + b"x" * 1000, b"*9999999\r\n" + b":1\r\n" * 1000):
-        with _answering(endless, drip=True) as port, pytest.raises(wire.LoginFailed) as caught:
-            wire.connect(wire.Address(HOST, port), username="app", password=b"pw", until_s=_soon(0.3))
-        assert caught.value.denial is wire.Denial.UNREACHABLE
-    with _answering(b"+OK\r\n" + b"$%d\r\n" % (wire.MOST_BYTES * 2) + b"x" * wire.MOST_BYTES + b"y" * 65536) as port:
-        session = wire.connect(wire.Address(HOST, port), username="app", password=b"pw", until_s=_soon(20))
+        with _answering(endless, drip=True) as port, pytest.raises(redis_socket.LoginFailed) as caught:
+            wire.connect(redis_socket.Address(HOST, port), username="app", password=b"pw", until_s=_soon(0.3))
+        assert caught.value.denial is redis_socket.Denial.UNREACHABLE
+    with _answering(
+        b"+OK\r\n" + b"$%d\r\n" % (redis_socket.MOST_BYTES * 2) + b"x" * redis_socket.MOST_BYTES + b"y" * 65536
+    ) as port:
+        session = wire.connect(redis_socket.Address(HOST, port), username="app", password=b"pw", until_s=_soon(20))
         with session, pytest.raises(wire.ReplyLost):
             session.ask(("PING",))
 
@@ -468,7 +479,7 @@ def test_tls_is_verified_in_full_and_never_fallen_back_from(new_node: Make, tmp_
     ):
         other = open_target(account, tls=told)
         assert "no verified TLS connection" in of("refuse", other.check(context(one)))[0], told
-        with pytest.raises(wire.LoginFailed, match="no verified TLS"):
+        with pytest.raises(redis_socket.LoginFailed, match="no verified TLS"):
             other.test(one, context(one))
     assert open_target(account).test(one, context(one)) is Login.UNREACHABLE  # plain, to a port that speaks TLS
     with pytest.raises(ConfigurationInvalid, match="nowhere"):
@@ -481,9 +492,9 @@ def test_tls_to_a_server_without_it_is_no_verified_connection(node: RedisNode) -
     target = open_target(plain(node, "app"), tls={"ca": None}, timeout=0.5)
     one = version(1, "app", "old")
     assert of("ok", target.check(context(one))) == []
-    with pytest.raises(wire.LoginFailed):
+    with pytest.raises(redis_socket.LoginFailed):
         raise (
-            wire.LoginFailed(wire.Denial.UNREACHABLE, "silent")
+            redis_socket.LoginFailed(redis_socket.Denial.UNREACHABLE, "silent")
             if (target.test(one, context(one)) is Login.UNREACHABLE)
             else AssertionError
         )
@@ -521,7 +532,7 @@ def test_a_unix_socket_is_as_good(node: RedisNode) -> None:
 
 
 def test_plain_text_on_a_network_is_said_aloud(monkeypatch: pytest.MonkeyPatch, node: RedisNode) -> None:
-    monkeypatch.setattr(wire.Address, "is_local", property(lambda _: False))
+    monkeypatch.setattr(redis_socket.Address, "is_local", property(lambda _: False))
     target = open_target(plain(node, "app"), tls="off")
     assert "travels readable" in " ".join(of("warn", target.check(context(version(1, "app", "old")))))
 
@@ -559,7 +570,10 @@ def test_any_bytes_are_a_password_and_none_is_not(node: RedisNode) -> None:
     assert target.set([new, old], [], context(old, new)) == Done()
     assert logs_in(node.address, "app", bytes(range(256)))
     assert accepted(target, new) == [True]
-    assert target.set([old], [new], context(old, new)) == Done()
+    longest = version(4, "app", b"x" * (RedisTarget.capabilities.max_bytes or 0))
+    assert target.set([old, longest], [new], context(old, new)) == Done()
+    assert accepted(target, longest, new) == [True, False]
+    assert target.set([old], [longest], context(old, longest)) == Done()
     empty = version(3, "app", b"")
     refused = target.set([empty, old], [], context(old, empty))
     assert isinstance(refused, No_)
@@ -664,7 +678,7 @@ def test_nodes_are_named_once() -> None:
 class Scripted:
     """A session of a server that answers these replies."""
 
-    address = wire.Address(HOST, 6379)
+    address = redis_socket.Address(HOST, 6379)
 
     def __init__(self, *replies: Any) -> None:
         self.replies = list(replies)

@@ -235,7 +235,7 @@ def test_a_value_that_a_destination_keeps_outlives_the_server_that_cannot(
     node = new_node("nothing", requirepass="first")
     kept = tmp_path / "requirepass"
     kept.write_text("first")
-    account = plain(node, "default", "first", persisted_by={"kind": "file", "path": str(kept)})
+    account = plain(node, "default", "first", persisted_by={"kind": "file", "path": str(kept), "read": "at_start"})
     shop = install(account, generator={"kind": "password", "length": 40})
     shop.adopt(NAME)
     for _ in range(2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import TypeVar
@@ -178,10 +178,10 @@ def target(part: Part, connections: Connections) -> TargetSpec | None:
         own.remove("admin")
     rest = part.rest(*own)
     if "persisted_by" in part.raw and declares(cls.Settings, "persisted_by"):
-        that_it_is: object = True  # all that the kind needs to know
-        rest.put("persisted_by", that_it_is, part.raw.where("persisted_by"))
+        somebody_does: object = True  # all that the kind needs to know
+        rest.put("persisted_by", somebody_does, part.raw.where("persisted_by"))
     elif "persisted_by" in part.raw:
-        part.fault("persisted_by", f"a {kind} keeps by itself what is set there")
+        part.fault("persisted_by", f"expected none: a {kind} keeps by itself what is set there")
     settings = validated(cls.Settings, rest, part.path, reading, common=TARGET_KEYS)
     if close_sessions and not issubclass(cls, ClosesSessions):
         part.fault("close_sessions", f"a {kind} cannot close sessions")
@@ -194,28 +194,26 @@ def target(part: Part, connections: Connections) -> TargetSpec | None:
     return spec if len(reading.findings) == before else None
 
 
-def _beside(
-    key: str, part: Part, connections: Connections, *, default: str, read: Read | None = None
-) -> DestinationSpec | None:
+def _beside(key: str, part: Part, connections: Connections, *, default: str) -> DestinationSpec | None:
     if key not in part.raw:
         return None
     inner = merged(part.raw[key], f"{part.path}.{key}", connections, part.reading, part.raw)
-    return destination(inner, default, read) if inner else None
+    return destination(inner, default) if inner else None
 
 
 def _persisting(part: Part, connections: Connections) -> DestinationSpec | None:
-    """The checker itself reads there, but only when it starts again: it is neither restarted nor waited for."""
-    found = _beside("persisted_by", part, connections, default="{accepted[0]}", read=Read.FIRST_START)
+    """The checker reads there when it starts again. It has the value already: nobody restarts it or waits for it."""
+    found = _beside("persisted_by", part, connections, default="{accepted[0]}")
     if found is None:
         return None
-    kind, said = part.reading.kinds.destination(found.kind).Settings, found.settings
-    if found.read is not Read.FIRST_START:
-        part.fault("persisted_by", "expected no `read`: the checker has the value already, and reads when it restarts")
-    if said.get("reload", "none") != "none":
-        part.fault("persisted_by", "expected no `reload`: the checker has the value already")
-    if READ_DEFAULTS.get(found.kind) is Read.AT_START and not (declares(kind, "reload") or declares(kind, "apply")):
+    settings = part.reading.kinds.destination(found.kind).Settings
+    leaves_out = [key for key in ("reload", "apply") if declares(settings, key)]
+    if READ_DEFAULTS.get(found.kind) is Read.AT_START and not leaves_out:
         part.fault("persisted_by", f"a {found.kind} restarts whoever reads there: expected a place that does not")
-    return found
+    for key in leaves_out:
+        if found.settings.get(key, "none") != "none":
+            part.fault("persisted_by", f"expected no `{key}`: the checker is not restarted, it has the value already")
+    return replace(found, read=Read.FIRST_START)
 
 
 def _strategy(part: Part, offered: Iterable[Strategy]) -> Strategy | None:
@@ -279,8 +277,8 @@ def accounts(spec: TargetSpec) -> list[str]:
 # ----------------------------------------------------------------------------------------------------- destination
 
 
-def destination(part: Part, default: str, read_default: Read | None = None) -> DestinationSpec | None:
-    """`default`, `read_default`: where the policy says no value, no `read`. None where anything is wrong."""
+def destination(part: Part, default: str) -> DestinationSpec | None:
+    """`default`: the template where the policy says no value. None where anything is wrong."""
     reading = part.reading
     before = len(reading.findings)
     asked = part.ask("destinations", reading.kinds.destination)
@@ -290,7 +288,7 @@ def destination(part: Part, default: str, read_default: Read | None = None) -> D
     if asked is None:
         return None
     kind, made = asked
-    read = read_default or READ_DEFAULTS.get(kind)
+    read = READ_DEFAULTS.get(kind)
     if "read" in part.raw:
         read = part.take("read", _read, None)
     elif read is None:

@@ -28,13 +28,14 @@ from vaultkeeper.access import redis_acl as acl
 from vaultkeeper.access import redis_advice as advice
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.redis_settings import Admin, RedisSettings
+from vaultkeeper.access.redis_socket import Address, Denial, LoginFailed
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown, Usage
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
 from vaultkeeper.ports import Capabilities, Context
 
 MAX_BYTES = 16384
-"""Of one argument before a login (`PROTO_INLINE_MAX_SIZE` of a client that is not authenticated, since 6.2.6)."""
+"""Of one argument of a client that has not logged in yet, since 6.2.6 ("unauthenticated bulk length", networking.c)."""
 
 
 class RedisTarget:
@@ -86,7 +87,7 @@ class RedisTarget:
             return [Finding("unchecked", "with `admin: self` there is nobody to log in as before the first version")]
         return [finding for address in self.settings.addresses for finding in self._check(address, ctx)]
 
-    def _check(self, address: wire.Address, ctx: Context) -> list[Finding]:
+    def _check(self, address: Address, ctx: Context) -> list[Finding]:
         said = self.settings
         plan = advice.Plan(
             user=said.user,
@@ -103,8 +104,8 @@ class RedisTarget:
                 return advice.findings(session, plan)
         except Answered as error:
             return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what, error.next)]
-        except wire.LoginFailed as error:
-            level = "unchecked" if error.denial is wire.Denial.UNREACHABLE else "refuse"
+        except LoginFailed as error:
+            level = "unchecked" if error.denial is Denial.UNREACHABLE else "refuse"
             return [Finding(level, str(error), error.next)]
         except wire.ReplyLost as error:
             return [Finding("unchecked", str(error))]
@@ -141,9 +142,7 @@ class RedisTarget:
             account_usable=False,  # a new password takes nothing over: the others stay
         )
 
-    def _look(
-        self, address: wire.Address, names: Sequence[str], ctx: Context, also: Sequence[SecretVersion]
-    ) -> acl.Node:
+    def _look(self, address: Address, names: Sequence[str], ctx: Context, also: Sequence[SecretVersion]) -> acl.Node:
         with self._session(address, ctx, also) as session:
             node = acl.look(session, self._admin_name, names, saves=not self.settings.persisted_by)
         for name, user in node.users.items():
@@ -153,7 +152,7 @@ class RedisTarget:
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
         """One login at each node. Raises BackendError where they differ, LoginFailed where one cannot be used so."""
-        found: dict[Login, wire.Address] = {}
+        found: dict[Login, Address] = {}
         for address in self.settings.addresses:
             answer = self._log_in(address, version, ctx)
             if answer is Login.UNREACHABLE:
@@ -164,13 +163,13 @@ class RedisTarget:
             raise BackendError(f"{yes} accepts a password of {_username(version)} that {no} rejects")
         return next(iter(found))
 
-    def _log_in(self, address: wire.Address, version: SecretVersion, ctx: Context) -> Login:
+    def _log_in(self, address: Address, version: SecretVersion, ctx: Context) -> Login:
         try:
             self._connect(address, _username(version), _password(version.fields), ctx).end()
-        except wire.LoginFailed as error:
-            if error.denial is wire.Denial.CONFIGURATION:
+        except LoginFailed as error:
+            if error.denial is Denial.CONFIGURATION:
                 raise
-            return Login.REJECTED if error.denial is wire.Denial.REJECTED else Login.UNREACHABLE
+            return Login.REJECTED if error.denial is Denial.REJECTED else Login.UNREACHABLE
         return Login.ACCEPTED
 
     # ------------------------------------------------------------------------------------------------------ writing
@@ -189,7 +188,7 @@ class RedisTarget:
                 self._apply(sites)
         except Answered as error:
             return error.result if isinstance(error.result, Unknown) else _refused(error)
-        except (wire.LoginFailed, wire.ReplyLost) as error:
+        except (LoginFailed, wire.ReplyLost) as error:
             return _unknown(error)
         return Done()
 
@@ -238,7 +237,7 @@ class RedisTarget:
                     advice.kill(session, self._admin_name, _username(version))
         except Answered as error:
             return _refused(error) if isinstance(error.result, Refused) else error.unknown
-        except (wire.LoginFailed, wire.ReplyLost) as error:
+        except (LoginFailed, wire.ReplyLost) as error:
             return _unknown(error)
         return Done()
 
@@ -253,11 +252,11 @@ class RedisTarget:
         admin = self.settings.admin
         return admin.username if isinstance(admin, Admin) else self.settings.user
 
-    def _connect(self, address: wire.Address, username: str, password: bytes, ctx: Context) -> wire.Session:
+    def _connect(self, address: Address, username: str, password: bytes, ctx: Context) -> wire.Session:
         until_s = min(ctx.deadline.at_monotonic_s, time.monotonic() + self.settings.timeout)
         return wire.connect(address, username=username, password=password, until_s=until_s)
 
-    def _session(self, address: wire.Address, ctx: Context, also: Sequence[SecretVersion] = ()) -> wire.Session:
+    def _session(self, address: Address, ctx: Context, also: Sequence[SecretVersion] = ()) -> wire.Session:
         """As the admin; with `admin: self` as PENDING, then CURRENT, then `also`. Raises NotAuthorised, LoginFailed."""
         admin = self.settings.admin
         if not isinstance(admin, Admin):
@@ -265,12 +264,12 @@ class RedisTarget:
         password = _password(ctx.credentials.resolve(admin.password))
         try:
             return self._connect(address, admin.username, password, ctx)
-        except wire.LoginFailed as error:
-            if error.denial is wire.Denial.REJECTED:
+        except LoginFailed as error:
+            if error.denial is Denial.REJECTED:
                 raise NotAuthorised(error.what, why="it is the policy's `admin`") from None
             raise
 
-    def _own_session(self, address: wire.Address, ctx: Context, also: Sequence[SecretVersion]) -> wire.Session:
+    def _own_session(self, address: Address, ctx: Context, also: Sequence[SecretVersion]) -> wire.Session:
         tried: list[bytes] = []
         for version in (ctx.pending, ctx.current, *also):
             if version is None or (password := _password(version.fields)) in tried:
@@ -278,8 +277,8 @@ class RedisTarget:
             tried.append(password)
             try:
                 return self._connect(address, self.settings.user, password, ctx)
-            except wire.LoginFailed as error:
-                if error.denial is not wire.Denial.REJECTED:
+            except LoginFailed as error:
+                if error.denial is not Denial.REJECTED:
                     raise
         raise _NobodyLogsIn(
             f"{self.settings.user} cannot log in at {address} to change its own password",
@@ -335,7 +334,7 @@ def _unknown(error: BackendError) -> Unknown:
     """What passes by itself. Raises the others again, as what they are: for a person."""
     if isinstance(error, wire.ReplyLost):
         return Unknown(Login.UNREACHABLE, str(error))
-    if isinstance(error, wire.LoginFailed) and error.denial is wire.Denial.UNREACHABLE:
+    if isinstance(error, LoginFailed) and error.denial is Denial.UNREACHABLE:
         return Unknown(Login.UNREACHABLE, str(error))
     if isinstance(error, Answered) and isinstance(error.result, Refused):
         meaning = {No.PRIVILEGE: NotAuthorised, No.UNCHECKED: ChecksNothing}.get(error.result.why, BackendError)
