@@ -21,12 +21,14 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import bench_target
 import pyrage
 from bench_parts import Bare
 from bench_stage import Stage
 from bench_turns import Line, take_turns
 from bench_vault import Vault, requests_of
 
+from tests.servers import ServerMissing
 from vaultkeeper.model.secret import SecretBytes
 
 SECRETS = 200
@@ -55,6 +57,18 @@ def vault(stage: Stage, seconds: float) -> Iterator[Line]:
         yield _against(
             lambda: stage.rotate(names), parts, "vault_kv: time / of its necessary parts", seconds, at_most=4
         )
+
+
+def target(stage: Stage, seconds: float, kind: str) -> Iterator[Line]:
+    """One rotation at a system of this kind against the sum of its necessary parts. Nothing without its server."""
+    try:
+        started = bench_target.start(kind, stage.folder / f"bare-{kind}")
+    except ServerMissing as missing:
+        print(f"{kind:<42} not measured: {missing}", flush=True)
+        return
+    with started as subject:
+        names = stage.checked_by(f"at_{kind}", subject.target, subject.works_today)
+        yield _against(lambda: stage.rotate(names), subject.parts, f"{kind}: one rotation / its parts", seconds)
 
 
 def _against(
@@ -162,6 +176,7 @@ BENCHMARKS: dict[str, Callable[[Stage, float], Iterator[Line]]] = {
     "parallel": parallel,
     "coalesced": coalesced,
     "shared": shared,
+    **{kind: partial(target, kind=kind) for kind in bench_target.kinds()},
 }
 NEED_DOCKER = ("coalesced", "shared")
 

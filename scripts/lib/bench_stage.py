@@ -23,7 +23,7 @@ from vaultkeeper.engine.guard import Redactor
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.rotate import rotate
 from vaultkeeper.model.policy import DestinationSpec, GeneratorSpec, Place, Read, RotationPolicy, TargetSpec
-from vaultkeeper.model.secret import SecretBytes, Strategy
+from vaultkeeper.model.secret import Fields, SecretBytes, Strategy
 from vaultkeeper.registry import Registry
 from vaultkeeper.store.opening import create_store
 from vaultkeeper.wiring.credentials import References
@@ -89,6 +89,12 @@ class Stage:
             destinations=(destination,),
             min_interval=AT_ONCE,
         )
+        return [name]
+
+    def checked_by(self, name: str, target: TargetSpec, works_today: Fields) -> list[str]:
+        """A new secret that somebody else checks, adopted, delivered to a file of its own."""
+        self._policies[name] = replace(self._policy(name), target=target, strategy=target.strategy)
+        adopt(name, works_today, self.parts)
         return [name]
 
     def rotate(self, names: Sequence[str], parallel: int = 1) -> None:
