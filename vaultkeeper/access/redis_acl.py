@@ -45,7 +45,6 @@ class Node:
     mode: str  #: standalone, cluster, sentinel
     config_file: str
     acl_file: str | None  #: None: it does not say (a Sentinel, a renamed CONFIG)
-    now_s: float | None  #: its own clock
 
     @property
     def is_sentinel(self) -> bool:
@@ -119,10 +118,9 @@ def look(session: Session, admin: str, names: Iterable[str], *, saves: bool) -> 
         unknown_command = command is ACL_FILE and isinstance(reply, Refusal) and "unknown command" in reply.text
         if isinstance(reply, Refusal) and not unknown_command:
             raise trouble(reply, admin, where, command)
-    info = _info(replies[0])
+    info = told(replies[0])
     acl_file = replies[1] if saves else None
     found = replies[len(asked) - len(users) :]
-    usec = info.get("server_time_usec", "")
     return Node(
         where,
         {name: _user(reply) for name, reply in zip(users, found, strict=True)},
@@ -130,7 +128,6 @@ def look(session: Session, admin: str, names: Iterable[str], *, saves: bool) -> 
         mode=info.get("redis_mode") or info.get("server_mode", "standalone"),  # Valkey calls it the second
         config_file=info.get("config_file", ""),
         acl_file=_text(acl_file[1]) if isinstance(acl_file, list) and len(acl_file) == 2 else None,
-        now_s=int(usec) / 1e6 if usec.isdigit() else None,
     )
 
 
@@ -242,9 +239,16 @@ def open_to_anybody(where: str, name: str) -> Answered:
 # ------------------------------------------------------------------------------------------------------------- replies
 
 
-def _info(reply: Reply) -> dict[str, str]:
+def told(reply: Reply) -> dict[str, str]:
+    """Of INFO."""
     lines = _text(reply).splitlines()
     return {key: value for key, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+def clock_s(info: Mapping[str, str]) -> float | None:
+    """The node's own, in seconds since the epoch."""
+    usec = info.get("server_time_usec", "")
+    return int(usec) / 1e6 if usec.isdecimal() else None
 
 
 def _user(reply: Reply) -> User | None:

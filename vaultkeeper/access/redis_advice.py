@@ -19,8 +19,8 @@ from vaultkeeper.model.outcome import Finding
 
 CLIENTS: Command = ("CLIENT", "LIST")
 REPLICATION: Command = ("INFO", "replication")
-KEPT_FOR_S = 1.0
-"""How exactly a session's age is known."""
+KNOWN_TO_S = 1.0
+"""How exactly the beginning of a session is known."""
 
 Client = Mapping[str, str]
 
@@ -141,38 +141,46 @@ def clients(reply: Reply) -> list[Client]:
     return [dict(word.partition("=")[::2] for word in line.split(" ")) for line in lines if line]
 
 
-def sessions(session: Session, admin: str, user: str) -> tuple[Node, list[Client]]:
-    """Everybody who is logged in as the account there, but us. Raises Answered."""
-    node = acl.look(session, admin, [], saves=False)
-    reply = session.ask(CLIENTS)
-    if isinstance(reply, Refusal):
-        raise acl.trouble(reply, admin, node.where, CLIENTS)
-    return node, [one for one in clients(reply) if one.get("user") == user and one.get("addr") != session.ours]
+@dataclass(frozen=True)
+class Present:
+    """Who is logged in as an account at one node, but us. `now_s`: on the node's own clock, no sooner than the list."""
+
+    where: str
+    user: str
+    now_s: float
+    found: Sequence[Client]
+
+    def older(self, than: datetime, now: datetime) -> list[Client]:
+        """Those that certainly began before a moment on our clock."""
+        there_s = self.now_s - (now - than).total_seconds()
+        return [one for one in self.found if self._began_s(one) + KNOWN_TO_S <= there_s]
+
+    def _began_s(self, one: Client) -> float:
+        """In whole seconds, as the node counts them."""
+        age = one.get("age", "")
+        return int(self.now_s) - int(age) if age.isdecimal() else self.now_s
+
+    def holders(self, of: Sequence[Client]) -> list[str]:
+        """By address: "2 sessions of app from 10.0.0.5 at cache:6379 (id 12, 19)"."""
+        by_origin: dict[str, list[Client]] = {}
+        for one in of:
+            by_origin.setdefault(_origin(one), []).append(one)
+        return [
+            f"{len(found)} session{'' if len(found) == 1 else 's'} of {self.user} from {origin} at {self.where}"
+            f" (id {', '.join(one.get('id', '?') for one in found)})"
+            for origin, found in sorted(by_origin.items())
+        ]
 
 
-def older(found: Sequence[Client], node: Node, than: datetime, now: datetime) -> list[Client]:
-    """Those that certainly began before a moment on our clock."""
-    there_s = (node.now_s if node.now_s is not None else time.time()) - (now - than).total_seconds()
-    return [one for one in found if _began_s(one, node) + KEPT_FOR_S <= there_s]
-
-
-def _began_s(one: Client, node: Node) -> float:
-    """In whole seconds of the node's clock, as the node counts them."""
-    now_s = int(node.now_s if node.now_s is not None else time.time())
-    age = one.get("age", "")
-    return now_s - int(age) if age.isdecimal() else now_s
-
-
-def holders(found: Sequence[Client], node: Node, user: str) -> list[str]:
-    """By address: "2 sessions of app from 10.0.0.5 at cache:6379 (id 12, 19)"."""
-    by_origin: dict[str, list[Client]] = {}
-    for one in found:
-        by_origin.setdefault(_origin(one), []).append(one)
-    return [
-        f"{len(of)} session{'' if len(of) == 1 else 's'} of {user} from {origin} at {node.where}"
-        f" (id {', '.join(one.get('id', '?') for one in of)})"
-        for origin, of in sorted(by_origin.items())
-    ]
+def present(session: Session, admin: str, user: str) -> Present:
+    """Raises Answered."""
+    asked, where = (CLIENTS, acl.SERVER), str(session.address)  # in this order: an age must not count from later on
+    replies = session.run(*asked)
+    for command, reply in zip(asked, replies, strict=True):
+        if isinstance(reply, Refusal):
+            raise acl.trouble(reply, admin, where, command)
+    found = [one for one in clients(replies[0]) if one.get("user") == user and one.get("addr") != session.ours]
+    return Present(where, user, acl.clock_s(acl.told(replies[1])) or time.time(), found)
 
 
 def kill(session: Session, admin: str, user: str) -> None:

@@ -221,10 +221,10 @@ class RedisTarget:
         try:
             for address in self.settings.addresses:
                 with self._session(address, ctx) as session:
-                    node, found = advice.sessions(session, self._admin_name, _username(version))
-                old = advice.older(found, node, newest, now)
-                holders += advice.holders(old, node, _username(version))
-                younger = younger or len(found) > len(old)
+                    there = advice.present(session, self._admin_name, _username(version))
+                old = there.older(newest, now)
+                holders += there.holders(old)
+                younger = younger or len(there.found) > len(old)
         except BackendError as error:
             return _unknown(error)
         return Usage(in_use=True if holders else None if younger else False, holders=tuple(holders))
