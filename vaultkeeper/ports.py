@@ -3,10 +3,10 @@
 Hooks are synchronous and short, hand `ctx.deadline` to every call they make, and never wait: they answer `NotYet`.
 They may raise: `engine/guard.py` turns whatever they raise into a typed, redacted answer.
 
-Optional powers are separate Protocols (`Mints`, `Rendered`, `Explains`, `ReportsUse`, `ClosesSessions`, `Closes`,
-`ReadsBack`, `Releases`, `NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by existing: a
-module in `vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point in the group
-of the same name.
+Optional powers are separate Protocols (`Mints`, `Rendered`, `ByHand`, `Explains`, `ReportsUse`, `ClosesSessions`,
+`Closes`, `ReadsBack`, `Releases`, `NamesObjects`, `Fetches`): a plain back end needs none of them. A kind joins by
+existing: a module in `vaultkeeper.targets`, `.destinations` or `.generators` with one public class, or an entry point
+in the group of the same name.
 """
 
 from __future__ import annotations
@@ -205,6 +205,20 @@ class Explains(Protocol):
 
     def explain(self, version: SecretVersion, said: Login, ctx: Context) -> str:
         """For people, with what to do about it; empty: nothing is known. Asked after an answer that is not wanted."""
+
+
+@runtime_checkable
+class ByHand(Protocol):
+    """Only a person makes and revokes its values; the engine asks for them (`vaultkeeper import`). No I/O in these."""
+
+    def page(self) -> str:
+        """Where a person does that: an address to click. Empty where nobody said."""
+
+    def misfits(self, names: Sequence[str]) -> Sequence[str]:
+        """What its settings say that does not go with a version of these fields."""
+
+    def faults(self, given: Fields) -> Sequence[str]:
+        """What is wrong with a value that a person gave, by its looks. Never the value, nor a part of it."""
 
 
 @runtime_checkable

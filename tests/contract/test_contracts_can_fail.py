@@ -30,7 +30,7 @@ from vaultkeeper.model.policy import DestinationSpec
 from vaultkeeper.model.secret import Fields, GroupKey, SecretBytes, SecretVersion, Slot
 from vaultkeeper.ports import Context, DeliveryContext, Item, Spot
 from vaultkeeper.testing.contract import DestinationContract, GeneratorContract, TargetContract
-from vaultkeeper.testing.servers import LOST_REPLY, SILENT, UNREACHABLE
+from vaultkeeper.testing.servers import LOST_REPLY, SILENT, UNREACHABLE, Account
 from vaultkeeper.testing.simulators.alternating import AlternatingTarget
 from vaultkeeper.testing.simulators.base import SimulatedDestination, SimulatedTarget
 from vaultkeeper.testing.simulators.counter import CounterGenerator
@@ -245,6 +245,7 @@ def test_every_test_of_the_target_contract_was_seen_to_fail() -> None:
     seen = {test for _, test in TARGET_CASES} | {
         "test_a_silent_server_does_not_outlast_the_deadline",  # below
         "test_a_lost_reply_is_unknown_and_setting_again_settles_it",  # below
+        "test_what_only_a_person_changes_is_refused_and_left_as_it_is",  # below
     }
     assert seen == {name for name in vars(TargetContract) if name.startswith("test_")}
 
@@ -282,6 +283,38 @@ def test_a_target_that_takes_a_lost_reply_for_success_is_noticed() -> None:
     trial = Suite().begin(Unfazed("sim_overlap"))
     with pytest.raises(AssertionError):
         run(Suite(), "test_a_lost_reply_is_unknown_and_setting_again_settles_it", trial=trial)
+
+
+class ByPeople(SeveralValues):
+    """Its values are made and revoked by people."""
+
+    def make(self, account: Account) -> str:
+        return self.foreign(account)[1]
+
+    def revoke(self, account: Account, value: str) -> None:
+        self.world.system(str(account.settings["system"]))["accounts"][account.username].remove(value.encode())
+
+
+class Meddles(OverlapTarget):
+    """Sets and revokes where only people may."""
+
+    def page(self) -> str:
+        return ""
+
+    def misfits(self, names: Sequence[str]) -> Sequence[str]:
+        return []
+
+    def faults(self, given: Fields) -> Sequence[str]:
+        return []
+
+
+def test_a_target_that_does_a_persons_work_is_noticed() -> None:
+    class Suite(TargetContract):
+        target = Meddles
+
+    test = "test_what_only_a_person_changes_is_refused_and_left_as_it_is"
+    with pytest.raises(AssertionError):
+        run(Suite(), test, trial=Suite().begin(ByPeople("sim_overlap")))
 
 
 # ------------------------------------------------------------------------------------------------ destinations

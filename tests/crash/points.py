@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,13 +53,18 @@ class Run:
 
 
 def record(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, wrong_order: bool = False
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    stdin: bytes = b"",
+    wrong_order: bool = False,
 ) -> list[Point]:
     """Run to the end, every task traced; each of its state-changing calls in order."""
     points: list[Point] = []
     traces: list[tuple[int, Path]] = []
     watchers: list[subprocess.Popen[str]] = []
-    with _Stage(arguments, environment, folder, wrong_order=wrong_order) as stage:
+    with _Stage(arguments, environment, folder, stdin, wrong_order=wrong_order) as stage:
         for number, task in stage.tasks():
             out = folder / f"trace.{number}"
             traces.append((number, out))
@@ -96,14 +102,20 @@ def _where(rest: str) -> str:
 
 
 def kill_at(
-    point: Point, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, wrong_order: bool = False
+    point: Point,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    stdin: bytes = b"",
+    wrong_order: bool = False,
 ) -> Run:
     """The same run again, killed as it enters that call. A child is killed alone: its parent must cope."""
     inject = ["-e", f"inject={point.call}:signal=KILL:when={point.k}"]
     out = folder / "trace.kill"
     out.unlink(missing_ok=True)
     watcher: subprocess.Popen[str] | None = None
-    with _Stage(arguments, environment, folder, wrong_order=wrong_order) as stage:
+    with _Stage(arguments, environment, folder, stdin, wrong_order=wrong_order) as stage:
         for number, task in stage.tasks():
             if number == point.task:
                 watcher = _attach(task, out, inject)
@@ -128,13 +140,15 @@ class _Stage:
     """A staged run and the line to it."""
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, wrong_order: bool
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: bytes, *, wrong_order: bool
     ) -> None:
         self._ours, theirs = socket.socketpair()
         self._output = (folder / "output").open("w+b")
-        with theirs, Path(os.devnull).open("rb") as nothing:
+        with theirs, tempfile.TemporaryFile() as given:
+            given.write(stdin)
+            given.seek(0)
             self._process = forked.start(
-                arguments, env=environment, cwd=Path.cwd(), stdin=nothing, stdout=self._output,
+                arguments, env=environment, cwd=Path.cwd(), stdin=given, stdout=self._output,
                 stderr=self._output, on_stage=forked.OnStage(theirs, wrong_order=wrong_order),
             )  # fmt: skip
         self._children: list[int] = []

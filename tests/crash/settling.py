@@ -125,7 +125,7 @@ def _follow_the_words(run: Run, name: str) -> None:
 
 def _obey(run: Run, name: str, rotation: Rotation) -> None:
     if rotation.waiting is Waiting.INPUT:
-        run.command(f"rollback {name} --again", lambda p: rollback(name, p, wait=LONG, again=True))
+        run.by_hand(name, wait=LONG)
         return
     if rotation.cause is Cause.LAGGARDS:
         run.clock.advance(timedelta(days=4))
@@ -183,6 +183,14 @@ def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> bool:
     """The proof that nothing is stuck: another rotation goes through. False: no command could help."""
     run.clock.advance(timedelta(days=4))
     if policy.strategy is Strategy.MANUAL:
+        before = run.made
+        for _ in ("an earlier one's end", "the new value", "the old one's end"):
+            done = run.made > before and run.store.inner.rotations(name)[0].state is State.DONE
+            if not done:
+                run.by_hand(name, wait=LONG)
+        if run.store.inner.rotations(name)[0].state is not State.DONE:
+            raise Broken(7, f"{name} takes no new value when all is well again")
+        run.judge.harm[name].clear()
         return True
     current = run.judge.record(name, run.judge.labels.get(name, {}).get(StagingLabel.CURRENT))
     if run.judge.harm[name] or (current is not None and run.judge.expired(current)):

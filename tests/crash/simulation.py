@@ -19,6 +19,7 @@ from tests.crash.stocking import stock
 from tests.crash.weather import MOST_CALLS, RestlessRun, StruckStore, Weather
 from tests.unit.engine_steps.bench import NoCredentials, Shapes
 from vaultkeeper.engine.adopt import adopt
+from vaultkeeper.engine.importing import import_value
 from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.engine.rollback import rollback
@@ -26,11 +27,12 @@ from vaultkeeper.engine.rotate import Report, resume, rotate, run_due
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Options, Purpose
-from vaultkeeper.model.secret import Fields, SecretBytes, StagingLabel
+from vaultkeeper.model.secret import Fields, SecretBytes, StagingLabel, Strategy
 from vaultkeeper.ports import Envelope, Pause, Store
 from vaultkeeper.testing.clock import FakeClock
 from vaultkeeper.testing.faults import SimulatedKill
 from vaultkeeper.testing.memory import MemoryEnvelope, MemoryStore
+from vaultkeeper.testing.simulators.manual import make, revoke
 from vaultkeeper.testing.world import World
 
 LONG = timedelta(days=20)
@@ -105,6 +107,7 @@ class Run:
         self.envelope = ListeningEnvelope(self.disk.envelope)
         self.texts: list[str] = []
         self.counted: dict[str, int] = {}
+        self.made = 0  #: by people
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -142,6 +145,7 @@ class Run:
             self.step_clock: 1,
             self.person: 3,
             self.adopt_truth: 1,
+            self.owner: 4,
             self.pausing: 1,
             self.outside: 6,
             self.edit_policy: 2,
@@ -287,6 +291,37 @@ class Run:
         self.judge.adopting = False
         if before not in (None, self.store.inner.labels(name).get(StagingLabel.CURRENT)):
             self.judge.harm[name].add("adopted")
+
+    def owner(self) -> None:
+        """Of a secret that only a person can change: gives the next value, or revokes what is not in use any more."""
+        manual = [name for name, policy in self.policies.items() if policy.strategy is Strategy.MANUAL]
+        if manual:
+            self.by_hand(self.rng.choice(manual), wait=self.rng.choice(WAITS))
+
+    def by_hand(self, name: str, *, wait: timedelta) -> None:
+        newest = next(iter(self.store.inner.rotations(name, limit=1)), None)
+        if newest is not None and newest.open and newest.finished:
+            self.revoke_old(name)
+            self.command(f"resume {name} --wait {wait}", lambda p: resume([name], p, wait=wait))
+            return
+        target = self.policies[name].target
+        assert target is not None
+        self.made += 1
+        value = f"by-hand-{self.made}-{self.seed}".encode()
+        make(self.world, str(target.settings["system"]), value)
+        self.judge.values.add(value)
+        given = {"": SecretBytes(value)}
+        self.command(f"import {name} --wait {wait}", lambda p: import_value(name, given, p, wait=wait))
+
+    def revoke_old(self, name: str) -> None:
+        """Whatever the store does not call current."""
+        current = self.store.inner.labels(name).get(StagingLabel.CURRENT)
+        records = {record.number: record for record in self.store.inner.versions(name)}
+        kept = self.judge.pair(records[current]) if current in records else None
+        for record in records.values():
+            pair = self.judge.pair(record)
+            if record.binding.target_kind == "sim_manual" and pair is not None and pair != kept:
+                revoke(self.world, str(record.binding.target_settings["system"]), pair[1])
 
     def truth(self, name: str) -> Fields | None:
         target = self.policies[name].target

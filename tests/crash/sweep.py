@@ -28,7 +28,9 @@ from vaultkeeper import wiring
 from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.rotate import rotate
+from vaultkeeper.engine.verdict import awaited
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, StagingLabel, main_field
+from vaultkeeper.testing.servers import MadeByHand
 from vaultkeeper.wiring.beginning import Recovery, initialise
 from vaultkeeper.wiring.places import Wishes
 
@@ -94,6 +96,8 @@ class World:
     places: Sequence[Path]  #: folders in which nothing of ours may be left lying about
     forget: Callable[[], None] = lambda: None  #: let go of consumers that only cost time from now on
     works_today: Fields = field(default_factory=dict)  #: what is adopted; empty: the first version is delivered
+    given: bytes = b""  #: what a person imports; empty: nobody is needed
+    revoke: Callable[[SecretVersion], None] = lambda _version: None  #: what only that person can do
 
     @property
     def wishes(self) -> Wishes:
@@ -107,10 +111,31 @@ class World:
         return {**os.environ, **ours, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": root}
 
     def rotate(self) -> list[str]:
+        if self.given:
+            return ["import", NAME, "--yes", "--wait", "60s"]
         return ["rotate", "--all", "--yes", "--parallel", "1", "--wait", "60s"]
 
     def resume(self) -> subprocess.CompletedProcess[bytes]:
-        return forked.run(["resume", "--all", "--wait", "60s"], env=self.environment, cwd=Path.cwd())
+        """One resume; where it then asks for a person, that person does as it says."""
+        done = self._run("resume", "--all", "--wait", "60s")
+        for _ in ("gives the value", "revokes the old one"):
+            asked = self.looked_at(lambda parts, _book: " ".join(map(awaited, parts.store.open_rotations())))
+            if asked.startswith("vaultkeeper import"):
+                done = self._run(*self.rotate(), stdin=self.given)
+            elif asked:
+                self.looked_at(self._revoke_the_old)
+                done = self._run("resume", NAME, "--wait", "60s")
+        return done
+
+    def _run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return forked.run(arguments, env=self.environment, cwd=Path.cwd(), stdin=stdin)
+
+    def _revoke_the_old(self, _parts: Any, book: Book) -> str:
+        current = book.labelled(StagingLabel.CURRENT)
+        for version in (book.version(number) for number in book.records()):
+            if current is not None and version.number != current.number and version.fields:
+                self.revoke(version)
+        return ""
 
     def looked_at(self, look: Callable[[Any, Book], str]) -> str:
         """Read a copy of the state, so that looking repairs nothing."""
@@ -207,7 +232,10 @@ class Scenario:
         template = f"{{username}} {{{field_name}}}" if named else f"{{{field_name}}}"
         file = {"kind": "file", "path": str(out / "delivered"), "read": "per_use", "value": template}
         grace = {} if settings["strategy"] == "single" else {"grace_period": "1s"}
-        made = {} if settings["strategy"] == "minted" else {"generator": GENERATORS[field_name]}
+        by_hand = isinstance(server, MadeByHand)
+        made: dict[str, Any] = {} if settings["strategy"] == "minted" else {"generator": GENERATORS[field_name]}
+        if by_hand:
+            made = {"fields": [*named, field_name]}
         _policy(folder, {**made, "target": settings, "destinations": [file], **grace})
 
         def accepted(version: SecretVersion) -> bool:
@@ -218,10 +246,13 @@ class Scenario:
             path = out / "delivered"
             return path.read_bytes().rpartition(b" ")[2] if path.exists() else None
 
+        def revoke(version: SecretVersion) -> None:
+            server.revoke(account, version.fields[field_name].text())
+
         listed = settings.get("path")
-        return World(
-            folder, accepted, delivered, [out, *([Path(str(listed)).parent] if listed else [])], works_today=adopted
-        )
+        places = [out, *([Path(str(listed)).parent] if listed else [])]
+        given = json.dumps({**named, field_name: server.make(account)}).encode() if by_hand else b""
+        return World(folder, accepted, delivered, places, works_today=adopted, given=given, revoke=revoke)
 
     def _destination(self, server: Any, folder: Path) -> World:
         name = server.new_name() if hasattr(server, "new_name") else server.names[0]
@@ -282,7 +313,9 @@ def sweep(
     initialise(Wishes(template / "state", None, template / "identity.txt"), Recovery())
     with scenario.server() as server:
         recorded = scenario.world(server, template, work / "recorded")
-        traced = points.record(recorded.rotate(), recorded.environment, work, wrong_order=wrong_order)
+        traced = points.record(
+            recorded.rotate(), recorded.environment, work, stdin=recorded.given, wrong_order=wrong_order
+        )
         recorded.forget()
         chosen = [point for point in traced if among(point)]
         if most is not None and most < len(chosen):
@@ -305,7 +338,7 @@ def _try(scenario: Scenario, server: Any, template: Path, folder: Path, point: P
     for attempt in range(TRIES):
         here = folder.with_name(f"{folder.name}.{attempt}")
         world = scenario.world(server, template, here)
-        run = points.kill_at(point, world.rotate(), world.environment, here, wrong_order=wrong_order)
+        run = points.kill_at(point, world.rotate(), world.environment, here, stdin=world.given, wrong_order=wrong_order)
         lockout = world.lockout()
         resumed = world.resume()
         stuck = world.not_converged()

@@ -111,10 +111,12 @@ def is_young(was: Snapshot) -> bool:
 
 def _request(probe: HttpProbe, credential: bytes, deadline: Deadline) -> Login:
     try:
-        headers = {probe.header: probe.spell(credential)}
+        spelt = probe.spell(credential)
     except UnicodeDecodeError:
         return Login.REJECTED
-    return _answer(probe, headers, deadline)
+    if not spelt.isprintable():
+        return Login.REJECTED  # no header can carry a line break
+    return _answer(probe, {probe.header: spelt}, deadline)
 
 
 def _answer(probe: HttpProbe, headers: Mapping[str, str], deadline: Deadline) -> Login:

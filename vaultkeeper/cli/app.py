@@ -19,6 +19,7 @@ from vaultkeeper.cli import (
     doctor,
     env,
     get,
+    importing,
     init,
     keep,
     keys,
@@ -36,7 +37,7 @@ from vaultkeeper.errors import UsageError, VaultkeeperError
 
 USAGE = 2
 CLICK_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ in {"ClickException", "TyperException"})
-FAMILIES = (init, check, plan, adopt, rotate, reconcile, status, get, env, keep, keys, audit, doctor, kinds)
+FAMILIES = (init, check, plan, adopt, importing, rotate, reconcile, status, get, env, keep, keys, audit, doctor, kinds)
 
 
 def build() -> typer.Typer:

@@ -61,12 +61,13 @@ def document(report: Report, out: Output) -> dict[str, object]:
         "seconds": round(report.seconds, 3),
         "error": out.error_document(error) if error else None,
         "detail": detail(report),
+        "next": _following(report) or (error.next if error else None),
     }
 
 
 def detail(report: Report) -> str:
     """Why it was skipped, what it waits for, what could not be proven."""
-    from vaultkeeper.engine.verdict import described
+    from vaultkeeper.engine.verdict import awaited, described
 
     rotation = report.rotation
     if rotation is None:
@@ -76,9 +77,20 @@ def detail(report: Report) -> str:
         texts.append(described(rotation))
     if rotation.waiting_for:
         texts.append(", ".join(rotation.waiting_for))
+    if awaited(rotation):
+        texts.append(rotation.detail)
     if rotation.unverified:
         texts.append(f"unverified: {rotation.unverified}")
+    if awaited(rotation):
+        texts.append(f"next: {awaited(rotation)}")
     return "; ".join(text for text in texts if text)
+
+
+def _following(report: Report) -> str:
+    """The next command, where a person is waited for."""
+    from vaultkeeper.engine.verdict import awaited
+
+    return awaited(report.rotation) if report.rotation else ""
 
 
 def _row(report: Report) -> tuple[str, str, str, str, str]:

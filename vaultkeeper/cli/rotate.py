@@ -120,12 +120,17 @@ def resume(
     *,
     names: Names = None,
     every: Annotated[bool, typer.Option("--all", help="Every open rotation.")] = False,
+    revoked: Annotated[
+        bool, typer.Option("--revoked", help="A person has revoked the old value, which nothing here can prove.")
+    ] = False,
     wait: Wait = None,
     parallel: Parallel = 4,
 ) -> int:
     """Go on with open rotations, also parked ones, after a crash or once the cause is gone."""
     if bool(names) == every:
         raise UsageError("say which rotations", next="vaultkeeper resume NAME…   or   vaultkeeper resume --all")
+    if revoked and every:
+        raise UsageError("--revoked is said of one secret at a time", next="vaultkeeper resume NAME --revoked")
     session.parallel = parallel
     parts = session.parts
     from vaultkeeper.engine import rotate as engine
@@ -133,7 +138,8 @@ def resume(
     known = {*parts.policies, *parts.store.secrets()}
     selected = None if every else named(names or (), known)
     with progress.shown(session):
-        done = engine.resume(selected, parts, wait=spell.read_duration(wait, "--wait"))
+        said = Options(revoked=True) if revoked else None
+        done = engine.resume(selected, parts, wait=spell.read_duration(wait, "--wait"), said=said)
     return reports.show(session, done)
 
 

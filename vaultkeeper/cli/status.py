@@ -55,6 +55,10 @@ def _remarks(s: SecretStatus) -> str:
         remarks.append("paused")
     if s.drift:
         remarks.append(f"drift: {s.drift}")
+    if s.waits_for:
+        remarks.append(s.waits_for)
+    elif s.page and s.state == "due":
+        remarks.append(f"{s.owner or 'a person'} makes a new value at {s.page}")
     if s.unverified:
         remarks.append(f"unverified: {s.unverified}")
     if s.next:
@@ -75,6 +79,8 @@ def _document(s: SecretStatus) -> dict[str, object]:
         "owner": s.owner,
         "drift": s.drift,
         "unverified": s.unverified,
+        "page": s.page,
+        "waits_for": s.waits_for,
     }
 
 

@@ -7,19 +7,17 @@ from dataclasses import replace
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
+from vaultkeeper.engine.given import named, refuse_breaking_out
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.observe import explained, same_credential
 from vaultkeeper.engine.opening import newest_open
-from vaultkeeper.engine.parts import Parts, open_target
-from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, PolicyInvalid, RotationFailed
+from vaultkeeper.engine.parts import Parts, open_target, present_binding
+from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
 from vaultkeeper.model.outcome import Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Rotation, State
-from vaultkeeper.model.secret import Acceptance, Binding, Fields, SecretVersion, StagingLabel, VersionRecord
-from vaultkeeper.model.template import Template
+from vaultkeeper.model.secret import Acceptance, Fields, SecretVersion, StagingLabel, VersionRecord
 from vaultkeeper.ports import Change, Context, Deadline, Target, VersionChange
-
-BARE = ""  # the key of a value given without a field name
 
 
 def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
@@ -35,8 +33,8 @@ def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
         raise NotFound(f"no policy is called {name}", next="vaultkeeper status   lists them")
     with parts.store.hold(f"secret:{name}"):
         stuck = _stuck(name, parts)
-        version = _version(policy, _named(policy, given, parts), parts)
-        _refuse_breaking_out(policy, version)
+        version = _version(policy, named(policy, given, parts), parts)
+        refuse_breaking_out(policy, version.fields)
         _prove(policy, version, parts)
         return _keep(version, stuck, parts)
 
@@ -49,23 +47,10 @@ def _stuck(name: str, parts: Parts) -> Rotation | None:
     return rotation
 
 
-def _named(policy: RotationPolicy, given: Fields, parts: Parts) -> Fields:
-    if BARE not in given:
-        return given
-    if policy.generator is not None:
-        name = policy.generator.field or parts.backends.generator(policy.generator.kind).field
-    else:
-        name = policy.fields[0] if policy.fields else "value"
-    return {name: given[BARE]}
-
-
 def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersion:
     """Without a number: those are taken for what is stored only."""
     parts.redactor.learn(given)
-    spec = policy.target
-    binding = Binding(policy.strategy, None, {}, 0)
-    if spec is not None:
-        binding = Binding(spec.strategy, spec.kind, spec.settings, parts.backends.target_class(spec.kind).codec)
+    binding = present_binding(policy, parts)
     version = SecretVersion(policy.name, 0, secrets.token_hex(16), given, binding, parts.clock.now())
     target = open_target(parts, binding)
     if target is None:
@@ -88,19 +73,6 @@ def _numbered(version: SecretVersion, parts: Parts) -> SecretVersion:
         if tag and (tag.installation, tag.secret) == (parts.store.installation, version.secret):
             least = tag.generation + 1
     return replace(version, number=parts.store.next_number(version.secret, least))
-
-
-def _refuse_breaking_out(policy: RotationPolicy, version: SecretVersion) -> None:
-    """A hand-made value may hold what no generator draws. The characters themselves are not told: they are of it."""
-    characters = {name: frozenset(value.text()) for name, value in version.fields.items() if value.is_text()}
-    for template in (text for spec in policy.destinations for text in spec.values.values()):
-        for risk in Template.parse(template).risks(characters):
-            raise PolicyInvalid(
-                f"{policy.name}: this value's {risk.field} would break out of {risk.into}",
-                why="the template inserts it raw",
-                works="whatever worked before; nothing was stored or changed",
-                next=risk.remedy,
-            )
 
 
 def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None:

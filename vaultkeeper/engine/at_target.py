@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from vaultkeeper.engine import judge
+from vaultkeeper.engine.by_hand import asks_to_revoke, page
 from vaultkeeper.engine.creation import collect_orphan
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.judge import Proved, Tested
@@ -141,15 +142,50 @@ def prove(work: Work) -> Change:
     if other is not None and same_credential(old, other):
         return advance(rotation, now)  # a value that the other one also holds is never refused
     if rotation.policy.target.unverified or not target.capabilities.probes:
-        reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
-        return judge.judge_proved(rotation, Proved(None, reason), now)
+        return _prove_blindly(work, old, target)
     sparing = power(target, Spares)
     if sparing is not None and sparing.keeps(old):
         return advance(replace(rotation, detail="the first owner's own login is kept, as the policy says"), now)
-    answer, delay, refused = login(work, target, old)
-    if refused is not None:
-        return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
-    if answer in judge.NO_ANSWER:
-        return wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now)
-    why = explained(work.parts, target, old, answer, work.context()) if answer is Login.ACCEPTED else ""
-    return judge.judge_proved(rotation, Proved(answer, detail=why), now)
+    alive, dead = None, dict[int, VersionChange]()
+    for version in (*_not_revoked_either(work, old), old):
+        answer, delay, refused = login(work, work.target(version.binding) or target, version)
+        if refused is not None:
+            return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
+        if answer in judge.NO_ANSWER:
+            return _with(wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now), dead)
+        if answer is Login.ACCEPTED:
+            alive = version
+            break
+        dead[version.number] = VersionChange(acceptance=Acceptance.REFUSED)
+    if alive is None:
+        return _with(judge.judge_proved(rotation, Proved(Login.REJECTED), now), dead)
+    if judge.only_a_person_revokes(rotation):
+        why = asks_to_revoke(rotation, [alive.number], page(target), seen=True)
+    else:
+        why = explained(work.parts, target, alive, Login.ACCEPTED, work.context())
+    return _with(judge.judge_proved(rotation, Proved(Login.ACCEPTED, detail=why), now), dead)
+
+
+def _prove_blindly(work: Work, old: SecretVersion, target: Target) -> Change:
+    """Where nothing can be seen, and a person revokes, that person's word is all there is."""
+    rotation, spec = work.rotation, work.rotation.policy.target
+    reason = (spec and spec.unverified) or f"{target.kind} cannot log in as the account"
+    others = _not_revoked_either(work, old)
+    asks = asks_to_revoke(rotation, [v.number for v in (*others, old)], page(target), seen=False)
+    dead: dict[int, VersionChange] = {}
+    if rotation.options.revoked:
+        reason += "; a person said that the old value is revoked"
+        dead = {v.number: VersionChange(acceptance=Acceptance.REFUSED) for v in (*others, old)}
+    return _with(judge.judge_proved(rotation, Proved(None, reason, asks), work.parts.clock.now()), dead)
+
+
+def _not_revoked_either(work: Work, old: SecretVersion) -> list[SecretVersion]:
+    """Where only a person revokes, nothing has refused what earlier rotations left."""
+    kept = work.version(End.TO)
+    if not judge.only_a_person_revokes(work.rotation) or kept is None:
+        return []
+    return [v for v in work.leftovers() if not same_credential(v, kept) and not same_credential(v, old)]
+
+
+def _with(change: Change, facts: dict[int, VersionChange]) -> Change:
+    return replace(change, facts={**facts, **(change.facts or {})} or None)

@@ -9,9 +9,11 @@ from functools import partial
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.book import bound_to
+from vaultkeeper.engine.by_hand import asks_for_value, page
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.moves import advance
 from vaultkeeper.engine.parts import power
+from vaultkeeper.engine.plan import by_hand
 from vaultkeeper.engine.work import Work
 from vaultkeeper.model.outcome import (
     Done,
@@ -39,6 +41,10 @@ INPUT_POLL = timedelta(hours=1)
 def create(work: Work) -> Change:
     """Generate, complete, seal; durable before it is visible, because the next outward step writes first."""
     parts, rotation, now = work.parts, work.rotation, work.parts.clock.now()
+    if by_hand(rotation.policy) and rotation.purpose is not Purpose.ROLLBACK and work.given is None:
+        return judge.judge_result(
+            rotation, NotYet(asks_for_value(rotation, page(work.target(work.binding()))), INPUT_POLL), now
+        )
     refusal = _first_refusal(work)
     if refusal is not None:
         return judge.judge_result(rotation, refusal, now)
@@ -80,10 +86,10 @@ def _new_fields(work: Work) -> Fields | Refused | NotYet | Unknown:
     if rotation.purpose is Purpose.ROLLBACK:
         source = work.book.maybe(rotation.previous_version)
         return dict(source.fields) if source else Refused(No.UNSUPPORTED, "there is no previous version")
-    given = _generated(rotation, work)
+    given = work.given or _generated(rotation, work)
     target = work.target(work.binding())
     if given is None:
-        return {} if power(target, Mints) else NotYet("a person supplies this value", INPUT_POLL)
+        return {}
     if target is None or isinstance(given, Refused | NotYet | Unknown):
         return given
     parts.redactor.learn(given)  # before anybody else is shown it
@@ -94,7 +100,7 @@ def _new_fields(work: Work) -> Fields | Refused | NotYet | Unknown:
 
 
 def _generated(rotation: Rotation, work: Work) -> Fields | Refused | NotYet | Unknown | None:
-    """None: the system or a person makes the value."""
+    """None: the system makes the value."""
     policy = rotation.policy
     if policy.static is not None:
         return {"value": SecretBytes(policy.static.encode())}

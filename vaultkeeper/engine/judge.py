@@ -44,7 +44,8 @@ from vaultkeeper.ports import Change, VersionChange
 MAX_CONFLICTS = 8  # rotation.md section 3
 EVIDENCE_POLL = timedelta(hours=1)
 EVIDENCE_LIMIT = timedelta(days=7)
-REVOKE_POLL = timedelta(hours=1)  # how often a person's revocation is looked for
+REVOKE_POLL = timedelta(hours=1)  # how often a person's revocation is looked for at first, and at the least
+REVOKE_POLL_AT_MOST = timedelta(days=1)
 NO_ANSWER = (Login.UNREACHABLE, Login.THROTTLED)
 
 CAUSE_OF = {
@@ -85,7 +86,7 @@ class Tested:
 
 @dataclass(frozen=True)
 class Proved:
-    """Is the retired value dead? None: cannot be asked."""
+    """Is the retired value dead? None: cannot be asked. `detail`: why it is not, and what a person is asked for."""
 
     old: Login | None
     unverified: str = ""
@@ -364,17 +365,31 @@ def judge_proved(rotation: Rotation, proved: Proved, now: datetime) -> Change:
     if proved.old is Login.UNREACHABLE or proved.old is Login.THROTTLED:
         return wait_unknown(rotation, Unknown(proved.old), now)
     if proved.old is None:
+        if only_a_person_revokes(rotation) and not rotation.options.revoked:
+            return _wait_for_revocation(rotation, proved, now)
         return advance(replace(rotation, unverified=proved.unverified), now)
     phase = rotation.phase
     end = phase.carry[0] if phase is not None else End.FROM
     if proved.old is Login.REJECTED:
         return advance(rotation, now, version_fact(rotation, end, VersionChange(acceptance=Acceptance.REFUSED)))
     retirement = _retirement_index(rotation)
-    if retirement is None:  # only a person can revoke it
-        return wait(rotation, Waiting.INPUT, now + REVOKE_POLL, detail="the old value is still accepted")
+    if retirement is None:
+        return _wait_for_revocation(rotation, proved, now)
     if rotation.failed_proofs:
         return park(rotation, Cause.STILL_ACCEPTED, proved.detail)
     return Change(enter(replace(rotation, failed_proofs=1), retirement, now))
+
+
+def only_a_person_revokes(rotation: Rotation) -> bool:
+    """Has nothing in this rotation refused the old value before it is to be proven?"""
+    return _retirement_index(rotation) is None
+
+
+def _wait_for_revocation(rotation: Rotation, proved: Proved, now: datetime) -> Change:
+    """It stays open until the old value is dead, and is looked at less often the longer nobody comes."""
+    rotation = on_this_clock(rotation, now)
+    pause = min(max(REVOKE_POLL, waited(rotation, now) / 4), REVOKE_POLL_AT_MOST)
+    return wait(rotation, Waiting.INPUT, now + pause, detail=proved.detail)
 
 
 def _retirement_index(rotation: Rotation) -> int | None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Event, Parts
-from vaultkeeper.engine.plan import KEEPS_OLD, REHEARSABLE, plan, shape_of
+from vaultkeeper.engine.plan import KEEPS_OLD, REHEARSABLE, by_hand, plan, shape_of
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import UsageError
-from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
+from vaultkeeper.model.rotation import Cause, Direction, Options, Purpose, Rotation, State
 from vaultkeeper.model.secret import StagingLabel
 from vaultkeeper.ports import Change, VersionChange
 
@@ -51,10 +51,24 @@ def _replaced(name: str, parts: Parts) -> Rotation | None:
 
 def _overtaken(name: str, parts: Parts) -> Rotation | None:
     """A leak waits for no retirement of the version before: what that one left, the emergency releases and refuses."""
-    newest = next(iter(parts.store.rotations(name, limit=1)), None)
-    if newest is None or not newest.open or not newest.finished:
+    newest = newest_open(name, parts)
+    if newest is None or not overtakable(newest):
         return None
-    return moves.superseded(parts.store.take(newest.id), parts.clock.now()).rotation
+    taken = parts.store.take(newest.id)
+    if not newest.finished:
+        return moves.replaced(taken, parts.clock.now())
+    return moves.superseded(taken, parts.clock.now()).rotation
+
+
+def overtakable(rotation: Rotation) -> bool:
+    """Does an emergency take its place: has it finished, or does it wait calmly for a value?"""
+    return rotation.finished or (awaits_value(rotation) and rotation.purpose is not Purpose.EMERGENCY)
+
+
+def awaits_value(rotation: Rotation) -> bool:
+    """Has a person still to give the value, so that nothing was begun yet?"""
+    going = rotation.direction is Direction.FORWARD and rotation.purpose is not Purpose.ROLLBACK
+    return going and by_hand(rotation.policy) and rotation.to_version is None
 
 
 def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) -> Rotation:
@@ -97,7 +111,7 @@ def take_up(
 ) -> Work:
     """Take an open rotation over with the next epoch; what was begun has an unknown outcome.
 
-    `said`: what a person declares only now, of a target that is gone or of laggards.
+    `said`: what a person declares only now, of a target that is gone, of laggards, of a value that is revoked.
     """
     now = parts.clock.now()
     journalled = moves.taken_up(parts.store.take(rotation.id))
@@ -108,7 +122,14 @@ def take_up(
         taken = moves.hastened(taken, now)
     if said is not None:
         earlier = taken.options
-        both = replace(earlier, forget_old=said.forget_old or earlier.forget_old, cut=said.cut or earlier.cut)
+        both = replace(
+            earlier,
+            reason=said.reason or earlier.reason,
+            replace=said.replace or earlier.replace,
+            forget_old=said.forget_old or earlier.forget_old,
+            cut=said.cut or earlier.cut,
+            revoked=said.revoked or earlier.revoked,
+        )
         taken = replace(taken, options=both)
     work = Work(taken, parts, Book(taken.secret, parts.store, parts.envelope, parts.redactor))
     if on_this_clock is not journalled:  # or it would be entered now at every look

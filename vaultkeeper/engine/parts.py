@@ -55,6 +55,14 @@ def power(of: object, protocol: type[T]) -> T | None:
     return of if isinstance(of, protocol) else None
 
 
+def present_binding(policy: RotationPolicy, parts: Parts) -> Binding:
+    """What a version made now is made for."""
+    spec = policy.target
+    if spec is None:
+        return Binding(policy.strategy, None, {}, 0)
+    return Binding(spec.strategy, spec.kind, spec.settings, parts.backends.target_class(spec.kind).codec)
+
+
 def open_target(parts: Parts, binding: Binding) -> Target | None:
     """The system that a version was made for. None: nobody checks it."""
     if binding.target_kind is None:

@@ -188,11 +188,17 @@ ONE_AT_A_TIME = frozenset({Strategy.SINGLE})
 KEEPS_OLD = frozenset({Strategy.PREVIOUS_KEYS})
 SETTABLE_BESIDE = frozenset({Strategy.OVERLAP, Strategy.ALTERNATING_USERS})
 BOTH_ACCEPTED = SETTABLE_BESIDE | {Strategy.MINTED, Strategy.MANUAL}
+BY_HAND = frozenset({Strategy.MANUAL})
 
 
 def one_at_a_time(policy: RotationPolicy) -> bool:
     """Is there a gap in which only one of the two values works?"""
     return shape_of(policy, first=False, purpose=Purpose.ROTATE).strategy in ONE_AT_A_TIME
+
+
+def by_hand(policy: RotationPolicy) -> bool:
+    """Does only a person make its values, and revoke them?"""
+    return shape_of(policy, first=False, purpose=Purpose.ROTATE).strategy in BY_HAND
 
 
 def keeps_old(policy: RotationPolicy) -> bool:
@@ -201,6 +207,7 @@ def keeps_old(policy: RotationPolicy) -> bool:
 
 
 ROLLS_BACK_AFTER_RETIRE = frozenset(Strategy) - {Strategy.MINTED} | {None}
+SET_AGAIN = ROLLS_BACK_AFTER_RETIRE - BY_HAND
 
 
 def _without_c(shape: Shape, phases: Sequence[Phase]) -> tuple[Phase, ...]:

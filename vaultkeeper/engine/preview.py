@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.by_hand import page, who_makes_it, who_revokes_it
 from vaultkeeper.engine.groups import (
     Holder,
     asked,
@@ -17,6 +18,7 @@ from vaultkeeper.engine.groups import (
 )
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts, open_target
+from vaultkeeper.engine.plan import by_hand
 from vaultkeeper.engine.rotate import next_due, reason_to_skip
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import VaultkeeperError
@@ -71,6 +73,7 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
         findings += _target_findings(work, parts)
         findings += _destination_findings(work, placed, parts)
     skipped = reason_to_skip(policy.name, parts, purpose, by_name=False)
+    where = page(open_target(parts, work.binding())) if by_hand(policy) else ""
     newest = max((record.number for record in work.book.records().values()), default=0)
     return Preview(
         policy.name,
@@ -78,7 +81,7 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
         rotation.from_version,
         newest + 1,
         rotation.phases,
-        [line for phase in rotation.phases for line in _lines(phase, policy, placed)],
+        [line for phase in rotation.phases for line in _lines(phase, policy, placed, where)],
         findings,
         next_due(policy, parts, parts.clock.now()),
         skipped.skipped if skipped else "",
@@ -151,19 +154,19 @@ def _as_findings(found: Sequence[Finding] | Unknown | Refused) -> list[Finding]:
     return list(found)
 
 
-def _lines(phase: Phase, policy: RotationPolicy, places: Sequence[Placed]) -> list[str]:
-    """A phase in words. Phases that reach nobody say nothing."""
+def _lines(phase: Phase, policy: RotationPolicy, places: Sequence[Placed], where: str) -> list[str]:
+    """A phase in words. Phases that reach nobody say nothing. `where`: the page on which a person changes it."""
     there = [place.name for place in places if place.audience is phase.audience]
     who = "the checker reads" if phase.audience is Audience.CHECKER else "consumers read"
     target = policy.target.kind if policy.target else ""
     return {
         Step.OBSERVE: ["observe   what target and destinations hold now"],
-        Step.CREATE: [f"create    {_origin(policy)}, sealed and stored before anything else"],
+        Step.CREATE: [f"create    {_origin(policy, where)}"],
         Step.MINT: [f"mint      {target} makes the value"],
         Step.PREPARE: [],
         Step.BARRIER: ["barrier   everything is ready before the gap opens"],
         Step.SET: [f"set       {target} accepts {_ends(phase.carry)}" + _refusing(phase)],
-        Step.TEST: [f"test      log in to {target} with the new value; a wrong one must fail"],
+        Step.TEST: [f"test      {_proof(policy, target)}"],
         Step.DELIVER: [f"deliver   {_ends(phase.carry)} → {name}" for name in there],
         Step.CONFIRM: [f"confirm   {who} it: {', '.join(there)}"] if there else [],
         Step.FINISH: ["finish    the new version is CURRENT"],
@@ -171,14 +174,27 @@ def _lines(phase: Phase, policy: RotationPolicy, places: Sequence[Placed]) -> li
         Step.RELEASE: [f"release   no way back to {_ends(phase.carry)} stays open at consumers"] if there else [],
         Step.EVIDENCE: ["evidence  nobody uses the old value any more"],
         Step.RETIRE: [f"retire    {target} refuses the old value"],
-        Step.PROVE: [f"prove     {_ends(phase.carry)} is refused"],
+        Step.PROVE: [f"prove     {_refusal(phase, policy, where)}"],
     }[phase.step]
 
 
-def _origin(policy: RotationPolicy) -> str:
-    if policy.static is not None:
-        return "the constant"
-    return f"a new {policy.generator.kind}" if policy.generator else "the version's name, or a person's value"
+def _origin(policy: RotationPolicy, where: str) -> str:
+    if by_hand(policy):
+        return who_makes_it(policy, where)
+    made = f"a new {policy.generator.kind}" if policy.generator else "the version's name"
+    return f"{'the constant' if policy.static is not None else made}, sealed and stored before anything else"
+
+
+def _proof(policy: RotationPolicy, target: str) -> str:
+    if policy.target is not None and policy.target.unverified:
+        return f"nothing can be proven here: {policy.target.unverified}"
+    return f"log in to {target} with the new value; a wrong one must fail"
+
+
+def _refusal(phase: Phase, policy: RotationPolicy, where: str) -> str:
+    if by_hand(policy):
+        return who_revokes_it(policy, where)
+    return f"{_ends(phase.carry)} is refused"
 
 
 def _ends(ends: Sequence[End]) -> str:

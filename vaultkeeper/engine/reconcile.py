@@ -15,7 +15,7 @@ from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.observe import held_now, look, newest_generation
 from vaultkeeper.engine.opening import new_rotation, newest_open
 from vaultkeeper.engine.parts import Parts, open_target
-from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
+from vaultkeeper.engine.plan import SET_AGAIN, by_hand
 from vaultkeeper.engine.redeliver import deliver_current, places_of
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
@@ -92,7 +92,7 @@ def _about_target(work: Work, seen: Seen) -> list[Proposal]:
     if not seen.askable or seen.from_ in (None, Login.ACCEPTED):
         return []
     found = []
-    settable = _current(work).binding.strategy in ROLLS_BACK_AFTER_RETIRE
+    settable = _current(work).binding.strategy in SET_AGAIN
     if settable and not _leaked(work, current):
         found.append(Proposal(SET_CURRENT, f"the target refuses v{current} (CURRENT): set it there again"))
     if seen.previous is Login.ACCEPTED and not _leaked(work, previous):
@@ -113,7 +113,9 @@ def _nothing_to_propose(work: Work, what: str) -> VaultkeeperError:
         return _open_already(opened, work)
     leaked = _leaked(work, work.rotation.from_version)
     adopt = f"vaultkeeper adopt {name}   with a value that works"
-    if opened is None or opened.state is State.AMBIGUOUS:
+    if by_hand(work.rotation.policy):
+        helps = f"vaultkeeper import {name}   with a new value that works"
+    elif opened is None or opened.state is State.AMBIGUOUS:
         helps = f"vaultkeeper rotate {name} --replace"
     elif opened.cause is Cause.DRIFT:
         helps = f"put the consumers right by hand, then   vaultkeeper resume {name}"
@@ -123,6 +125,8 @@ def _nothing_to_propose(work: Work, what: str) -> VaultkeeperError:
         f"{name}: {what}",
         why="a leaked value never becomes the current one again"
         if leaked
+        else "only a person can make a value there"
+        if by_hand(work.rotation.policy)
         else "a value that the system itself made cannot be set again",
         works="nothing was changed by this command" if leaked else "none of the stored versions was accepted",
         next=helps,

@@ -12,7 +12,7 @@ from functools import partial
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.opening import newest_open, open_work, take_up
 from vaultkeeper.engine.parts import Parts
-from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE
+from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE, by_hand
 from vaultkeeper.engine.rotate import Report, run
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import NotFound, UsageError
@@ -96,6 +96,14 @@ def _refuse_the_impossible(name: str, parts: Parts) -> None:
             next=f"vaultkeeper rotate {name}",
         )
     retired = previous.acceptance is Acceptance.REFUSED
+    spec = parts.policies[name].target
+    if retired and by_hand(parts.policies[name]) and spec is not None and spec.unverified:
+        raise UsageError(
+            f"{name}: v{previous.number} is revoked, as a person said",
+            why="nothing here can show that it is accepted again",
+            works="nothing was changed by this command",
+            next=f"vaultkeeper import {name}",
+        )
     if retired and previous.binding.strategy not in ROLLS_BACK_AFTER_RETIRE:
         raise UsageError(
             f"{name}: v{previous.number} was deleted at its system",

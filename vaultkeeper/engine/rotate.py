@@ -6,7 +6,7 @@ that five secrets of one service restart it once. Clusters run beside each other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,14 +18,15 @@ from vaultkeeper.engine.cluster import clusters
 from vaultkeeper.engine.groups import Layout
 from vaultkeeper.engine.handover import hand_over
 from vaultkeeper.engine.keeping import discard_expired
-from vaultkeeper.engine.opening import newest_open, open_work, replaceable, take_up
+from vaultkeeper.engine.opening import newest_open, open_work, overtakable, replaceable, take_up
 from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.plan import by_hand
 from vaultkeeper.engine.repair import repair
 from vaultkeeper.engine.schedule import due_at
 from vaultkeeper.engine.steps import take_step
-from vaultkeeper.engine.verdict import described, exit_code, told
+from vaultkeeper.engine.verdict import awaited, described, exit_code, told, works_now
 from vaultkeeper.engine.work import Work
-from vaultkeeper.errors import Locked, NotFound, VaultkeeperError
+from vaultkeeper.errors import Locked, NotFound, UsageError, VaultkeeperError
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import GroupKey, StagingLabel
@@ -36,7 +37,10 @@ DEFAULT_WAIT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one secret in one command. `skipped` says why nothing was done, or what was `repaired`."""
+    """What became of one secret in one command. `skipped` says why nothing was done, or what was `repaired`.
+
+    With a `rotation` and `skipped` it only reminds of what stands.
+    """
 
     secret: str
     rotation: Rotation | None = None
@@ -60,7 +64,7 @@ class Report:
 
     @property
     def changed(self) -> bool:
-        return self.repaired or (self.rotation is not None and self.rotation.finished)
+        return self.repaired or (self.rotation is not None and self.rotation.finished and not self.skipped)
 
 
 def drive(works: Sequence[Work], layout: Layout) -> datetime | None:
@@ -175,7 +179,9 @@ def rotate(
     if meant:
         reports += resume(meant, parts, wait=wait, said=options)
     for name in [name for name in names if name not in meant]:
-        skipped = reason_to_skip(name, parts, purpose, by_name=by_name, replace=options.replace)
+        skipped = _left_to_a_person(name, parts, purpose, by_name=by_name) or reason_to_skip(
+            name, parts, purpose, by_name=by_name, replace=options.replace
+        )
         reports += [skipped] if skipped else []
         wanted += [] if skipped else [name]
     if purpose is Purpose.EMERGENCY:
@@ -185,6 +191,16 @@ def rotate(
         name: partial(open_work, name, parts, purpose, options) for name in wanted
     }
     return reports + run(openers, parts, by_name=by_name, wait=wait)
+
+
+def _left_to_a_person(name: str, parts: Parts, purpose: Purpose, *, by_name: bool) -> Report | None:
+    """`--all` calls for nobody's work before its time; by name, when due and after a leak it is called for."""
+    policy = parts.policies.get(name)
+    if policy is None or by_name or purpose is not Purpose.ROTATE or not by_hand(policy) or newest_open(name, parts):
+        return None
+    if not policy.enabled or is_due(policy, parts, parts.clock.now()):
+        return None
+    return Report(name, skipped=f"not due, and only a person can change it: vaultkeeper import {name}")
 
 
 def _means_the_open_one(name: str, parts: Parts, purpose: Purpose, options: Options) -> bool:
@@ -212,6 +228,8 @@ def resume(
     for name in names or ():
         if name not in open_now and name not in parts.policies and name not in parts.store.secrets():
             raise NotFound(f"no secret is called {name}", next="vaultkeeper status   lists them")
+    if said is not None and said.revoked:
+        _refuse_needless_word(names or (), open_now)
     chosen = [open_now[name] for name in (names if names is not None else open_now) if name in open_now]
     openers: dict[str, Callable[[], Work]] = {
         rotation.secret: partial(take_up, rotation, parts, hasten=hasten, forward=forward, said=said)
@@ -220,8 +238,22 @@ def resume(
     return run(openers, parts, by_name=names is not None, wait=wait)
 
 
+def _refuse_needless_word(names: Sequence[str], open_now: Mapping[str, Rotation]) -> None:
+    """`--revoked` is about an old value that a person revokes, when consumers have the new one."""
+    for name in names:
+        rotation = open_now.get(name)
+        if rotation is None or not (rotation.finished and by_hand(rotation.policy)):
+            state = f"its rotation is open: {described(rotation)}" if rotation else "none of its rotations is open"
+            raise UsageError(
+                f"{name}: no old value waits to be revoked by a person",
+                why=state,
+                works="nothing was changed by this command",
+                next=(awaited(rotation) if rotation else "") or f"vaultkeeper history {name}",
+            )
+
+
 def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
-    """What the daemon would do now: repair drift, go on with what is open and awake, then rotate what is due."""
+    """What the daemon would do now: repair drift, go on with what is open and awake, rotate what is due, and remind."""
     repairs = [
         report
         for name, policy in parts.policies.items()
@@ -236,7 +268,21 @@ def run_due(parts: Parts, *, wait: timedelta | None = None) -> list[Report]:
         and (r.not_before is None or r.not_before <= now or r.entered_at > now)
     ]
     reports = resume(ready, parts, wait=wait, forward=False) if ready else []
-    return repairs + reports + rotate(due_names(parts), parts, by_name=False, wait=wait)
+    reports += rotate(due_names(parts), parts, by_name=False, wait=wait)
+    return repairs + reports + _reminders(parts, {report.secret for report in reports})
+
+
+def _reminders(parts: Parts, told_of: set[str]) -> list[Report]:
+    """Whoever waits for a person is named each time, until that person comes."""
+    waiting = [r for r in parts.store.open_rotations() if awaited(r) and r.secret not in told_of]
+    return [Report(rotation.secret, rotation, skipped=f"reminder{_since(rotation, parts)}") for rotation in waiting]
+
+
+def _since(rotation: Rotation, parts: Parts) -> str:
+    """Since when it is due, while its value is still to come."""
+    policy = parts.policies.get(rotation.secret)
+    due = next_due(policy, parts, parts.clock.now()) if policy and not rotation.finished else None
+    return f", due {due:%Y-%m-%d}" if due else ""
 
 
 def _repaired(name: str, parts: Parts, wait: timedelta | None) -> list[Report]:
@@ -343,7 +389,11 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, 
         return Report(name, skipped=f"paused: {pause.reason}" if pause.reason else "paused", skip_code=code)
     recent = parts.store.rotations(name, limit=5)
     rotation = recent[0] if recent and recent[0].open else None
-    if rotation is not None and not (emergency and rotation.finished) and not replaceable(rotation, replace=replace):
+    if (
+        rotation is not None
+        and not (emergency and overtakable(rotation))
+        and not replaceable(rotation, replace=replace)
+    ):
         return _open_already(rotation, by_name=by_name)
     # A last time far ahead of now only says that the clock was wrong then: it must not stop anybody for years.
     too_soon = abs(parts.clock.now() - _last_rotated(recent)) < policy.min_interval
@@ -354,12 +404,14 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, 
 
 def _open_already(rotation: Rotation, *, by_name: bool) -> Report:
     skipped = f"rotation {rotation.id[:8]} is open: {described(rotation)}"
-    stuck = told(rotation)
-    if stuck is None:
+    stuck, asked_for = told(rotation), awaited(rotation)
+    if stuck is None and not asked_for:
         return Report(rotation.secret, skipped=skipped, skip_code=7 if by_name else 0)
+    following = stuck.next if stuck else asked_for
     if not by_name:
-        return Report(rotation.secret, skipped=f"{skipped}; next: {stuck.next}")
-    error = Locked(f"{rotation.secret}: {skipped}", why=stuck.why, works=stuck.works, next=stuck.next)
+        return Report(rotation.secret, skipped=f"{skipped}; next: {following}")
+    why, works = (stuck.why, stuck.works) if stuck else (rotation.detail, works_now(rotation))
+    error = Locked(f"{rotation.secret}: {skipped}", why=why, works=works, next=following)
     return Report(rotation.secret, skipped=skipped, skip_code=error.exit_code, error=error)
 
 

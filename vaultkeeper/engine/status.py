@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.by_hand import page
 from vaultkeeper.engine.groups import Holder, delivery_context, find_places
 from vaultkeeper.engine.observe import drift
 from vaultkeeper.engine.opening import new_rotation
-from vaultkeeper.engine.parts import Parts
+from vaultkeeper.engine.parts import Parts, open_target, present_binding
+from vaultkeeper.engine.plan import by_hand
 from vaultkeeper.engine.rotate import next_due, pause_of
-from vaultkeeper.engine.verdict import described, told
+from vaultkeeper.engine.verdict import awaited, described, told
 from vaultkeeper.engine.work import Work
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Options, Purpose, Rotation, State
@@ -33,6 +35,8 @@ class SecretStatus:
     owner: str
     drift: str
     unverified: str
+    page: str  #: where a person makes and revokes its values, if only a person can
+    waits_for: str  #: what a person is asked for now
 
 
 def status(parts: Parts, *, observe: bool = False) -> list[SecretStatus]:
@@ -56,17 +60,28 @@ def _status(name: str, parts: Parts, *, observe: bool) -> SecretStatus:
         age_seconds=(now - current.created_at).total_seconds() if current else None,
         due_at=due_at,
         last_result=described(newest) if newest else "",
-        next=error.next if error else _first_step(policy) if state == "new" else "",
+        next=error.next if error else _following(policy, newest, state),
         paused=pause.reason or "paused" if pause else "",
         owner=policy.owner if policy else "",
         drift=_drift(policy, parts) if observe and policy and current else "",
-        unverified=newest.unverified if newest else "",
+        unverified=newest.unverified if newest else _declared(policy) if current else "",
+        page=page(open_target(parts, present_binding(policy, parts))) if policy and by_hand(policy) else "",
+        waits_for=newest.detail if newest and awaited(newest) else "",
     )
 
 
-def _first_step(policy: RotationPolicy | None) -> str:
+def _declared(policy: RotationPolicy | None) -> str:
+    """Adopted, and nothing could be proven then either."""
+    return (policy.target.unverified if policy and policy.target else None) or ""
+
+
+def _following(policy: RotationPolicy | None, newest: Rotation | None, state: str) -> str:
     """What a target checks works already somewhere; a value that nobody checks can be made anew."""
-    if policy is None:
+    if newest is not None and awaited(newest):
+        return awaited(newest)
+    if policy is not None and by_hand(policy) and state == "due":
+        return f"vaultkeeper import {policy.name}"
+    if policy is None or state != "new":
         return ""
     return f"vaultkeeper {'adopt' if policy.target else 'rotate'} {policy.name}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaultkeeper.engine.judge import needs_observation
 from vaultkeeper.engine.moves import NOTHING_IS_BACK
-from vaultkeeper.engine.plan import keeps_old, one_at_a_time
+from vaultkeeper.engine.plan import by_hand, keeps_old, one_at_a_time
 from vaultkeeper.errors import HalfApplied, RotationFailed, VaultkeeperError
 from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
 
@@ -53,10 +53,21 @@ def exit_code(rotation: Rotation) -> int:
 
 
 def described(rotation: Rotation) -> str:
-    """One line for people: state, reason, until when."""
+    """One line for people: state, reason, until when. Nobody knows when a person will come."""
     reason = rotation.waiting or rotation.cause
     text = rotation.state.value.replace("_", " ") + (f" ({reason.value.replace('_', ' ')})" if reason else "")
-    return text + (f" until {rotation.not_before:%Y-%m-%d %H:%M:%S} UTC" if rotation.not_before else "")
+    timed = rotation.not_before is not None and rotation.waiting is not Waiting.INPUT
+    return text + (f" until {rotation.not_before:%Y-%m-%d %H:%M:%S} UTC" if timed else "")
+
+
+def awaited(rotation: Rotation) -> str:
+    """The next command, where it waits for what only a person can do; else empty."""
+    if rotation.waiting is not Waiting.INPUT or not by_hand(rotation.policy):
+        return ""
+    if not rotation.finished:
+        return f"vaultkeeper import {rotation.secret}"
+    blind = rotation.policy.target is not None and rotation.policy.target.unverified
+    return f"vaultkeeper resume {rotation.secret}{' --revoked' if blind else ''}   once it is revoked"
 
 
 def told(rotation: Rotation) -> VaultkeeperError | None:
@@ -85,6 +96,13 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
         if rotation.phase is not None and rotation.phase.step in {Step.CONFIRM, Step.RELEASE}:
             forward += f"   (waits for them once more)   or   vaultkeeper rotate {name} --emergency --cut"
         nexts[State.PARKED] = forward  # back would be to the leaked value
+    if by_hand(rotation.policy) and not rotation.finished:
+        renewed = f"vaultkeeper import {name}"
+        nexts[State.ROLLED_BACK] = f"put right what is named above, then   {renewed}   (the same value, or a new one)"
+        if rotation.cause is Cause.NONE_ACCEPTED:
+            nexts[State.AMBIGUOUS] = nexts[State.ROLLED_BACK] = f"{renewed}   with a new value that works"
+        if rotation.cause is Cause.ASKED:
+            nexts[State.ROLLED_BACK] = f"nothing; for a new value   {renewed}"
     if rotation.cause is Cause.ACCOUNT_IN_USE:
         overwrite = f"vaultkeeper rotate {name} --replace   (no way back)"
         nexts[rotation.state] = f"vaultkeeper adopt {name}   with the value that works, or   {overwrite}"

@@ -14,11 +14,11 @@ from datetime import datetime
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.groups import attempted
-from vaultkeeper.engine.parts import Event, Parts, open_target, power
+from vaultkeeper.engine.parts import Event, Parts, open_target, power, present_binding
 from vaultkeeper.engine.verdict import closes_the_gap, described
 from vaultkeeper.errors import AuditUnwritable, ConfigurationInvalid
 from vaultkeeper.model.rotation import Audience, End, Phase, Placed, Rotation, State, Step
-from vaultkeeper.model.secret import Acceptance, Binding, GroupKey, SecretVersion
+from vaultkeeper.model.secret import Acceptance, Binding, Fields, GroupKey, SecretVersion
 from vaultkeeper.ports import Change, Closes, Context, Deadline, DeliveryContext, NamesSystem, Target
 
 RENDEZVOUS = frozenset({Step.BARRIER, Step.DELIVER, Step.CONFIRM})
@@ -32,6 +32,7 @@ class Work:
     rotation: Rotation
     parts: Parts
     book: Book
+    given: Fields | None = None  #: what a person supplied for the version to be made; stored by CREATE
     _unwritten: Change | None = field(default=None)
     journalled: Rotation = field(init=False)  #: as the store has it
     _targets: list[tuple[Binding, Target]] = field(default_factory=list)
@@ -148,11 +149,7 @@ class Work:
 
     def binding(self) -> Binding:
         """What a version made now is made for."""
-        policy = self.rotation.policy
-        if policy.target is None:
-            return Binding(policy.strategy, None, {}, 0)
-        codec = self.parts.backends.target_class(policy.target.kind).codec
-        return Binding(policy.target.strategy, policy.target.kind, policy.target.settings, codec)
+        return present_binding(self.rotation.policy, self.parts)
 
     def _rebound(self, made_for: Binding) -> Binding:
         """Another probe or time-out is not another system: the same one is reached as today's policy says."""

@@ -161,6 +161,7 @@ class Options:
     keep_old_key: bool = False
     data_loss: bool = False
     forget_old: bool = False  #: the old binding's target is gone for good
+    revoked: bool = False  #: a person's word that the old value is dead, where nothing can prove it
 
 
 @dataclass(frozen=True)

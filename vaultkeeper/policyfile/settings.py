@@ -154,7 +154,10 @@ class _Walk:
         """Whether the kind wants more than bare text here: a key called `token` may be a name."""
         fields = _fields_at(self.model, keys[:-1])
         info = fields.get(keys[-1])
-        return info is None or not _takes_text(info.annotation)
+        if info is not None:
+            return not _takes_text(info.annotation)
+        around = _fields_at(self.model, keys[:-2]).get(keys[-2]) if len(keys) > 1 else None
+        return around is None or not _maps_to_plain(around.annotation)
 
     def _reference(self, value: Map, keys: tuple[str, ...], place: Place) -> dict[str, object]:
         path = ".".join((self.path, *keys))
@@ -283,6 +286,14 @@ def _takes_text(annotation: object) -> bool:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
         return any(_takes_text(argument) for argument in typing.get_args(annotation))
     return annotation is str
+
+
+def _maps_to_plain(annotation: object) -> bool:
+    """Whether the keys here are names that people chose, with texts or numbers: {password: 40}."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        return {branch for branch in _branches(arguments[1]) if isinstance(branch, type)} <= {str, int}
+    return any(_maps_to_plain(argument) for argument in arguments)
 
 
 def _is_model(kind: object) -> bool:

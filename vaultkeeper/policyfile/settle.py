@@ -19,6 +19,7 @@ from vaultkeeper.policyfile import parts, values
 from vaultkeeper.policyfile.read import Map, Seq
 from vaultkeeper.policyfile.secret import Secret
 from vaultkeeper.policyfile.settings import declares
+from vaultkeeper.ports import ByHand
 
 _TIMES = ("rotation_period", "rotation_schedule", "rotation_window", "jitter")
 _VALUELESS = (Strategy.MANUAL, Strategy.MINTED)
@@ -102,7 +103,9 @@ def _value(secret: Secret) -> tuple[str, ...] | None:
             who = "a person" if secret.strategy is Strategy.MANUAL else "the system"
             secret.fault("generator", f"expected none: {who} makes the value")
         if secret.strategy is Strategy.MANUAL:
-            return secret.get("fields") or ("value",)
+            names: tuple[str, ...] = secret.get("fields") or ("value",)
+            _fits(secret, names)
+            return names
         if secret.is_own("fields"):
             secret.fault("fields", "expected only where a person gives the value (strategy manual)")
         return None
@@ -117,6 +120,16 @@ def _value(secret: Secret) -> tuple[str, ...] | None:
         return None
     made = secret.reading.kinds.generator(secret.generator.kind)
     return (secret.generator.field or made.field,)
+
+
+def _fits(secret: Secret, names: tuple[str, ...]) -> None:
+    """What the target's settings say of fields is about fields that there are."""
+    spec = secret.target
+    cls = secret.reading.kinds.target_class(spec.kind) if spec else None
+    if spec is None or cls is None or not issubclass(cls, ByHand):
+        return
+    for text in cls.open(spec.settings, cls.codec).misfits(names):
+        secret.fault("target", text)
 
 
 def _generator(secret: Secret) -> GeneratorSpec | None:

@@ -69,7 +69,8 @@ def templates(secret: Secret, fields: tuple[str, ...] | None) -> None:
             names = template.fields()
             uses_username = uses_username or "username" in names
             where = _where(part, name)
-            for unknown in sorted(names - set(fields or ())) if secret.target is None and fields else ():
+            complete = secret.target is None or secret.strategy is Strategy.MANUAL  # no target adds fields
+            for unknown in sorted(names - set(fields or ())) if complete and fields else ():
                 where.fault(name or "value", f"no field `{unknown}`; {did_you_mean(unknown, fields or ())}")
             for risk in template.risks(characters):
                 holds = f"{{{risk.field}}} may hold {risk.characters!r}, which breaks {risk.into}"

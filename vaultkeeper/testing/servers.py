@@ -73,6 +73,17 @@ class Settles(Protocol):
         """Return when it does, or after a second or two where something keeps it from it; never raises."""
 
 
+@runtime_checkable
+class MadeByHand(Protocol):
+    """A system whose values only a person makes and revokes, on a page that is no target's business."""
+
+    def make(self, account: Account) -> str:
+        """One more value of the account, beside those that work."""
+
+    def revoke(self, account: Account, value: str) -> None:
+        """Idempotent."""
+
+
 class ReadingPlace(Protocol):
     """Somewhere that consumers read."""
 

@@ -258,7 +258,8 @@ class Engine:
     def _can_go_back_to(self, ledger: Ledger, number: int) -> bool:
         fact = dict(ledger.facts)[number]
         retired = fact.acceptance == Acceptance.REFUSED.value
-        possible = self.case.strategy in plan.ROLLS_BACK_AFTER_RETIRE
+        blind = self.case.strategy in plan.BY_HAND and self.case.unverified is not None
+        possible = self.case.strategy in plan.ROLLS_BACK_AFTER_RETIRE and not blind
         return not fact.compromised and not (retired and not possible) and number in dict(ledger.values)
 
     def _taken(self, at: Point, event: str, move: Callable[[Rotation], Change]) -> Point:

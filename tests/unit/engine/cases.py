@@ -108,6 +108,7 @@ CASES = [
     Case("manual", Strategy.MANUAL, groups=2),
     Case("manual, first", Strategy.MANUAL, first=True),
     Case("manual, emergency", Strategy.MANUAL, purpose=Purpose.EMERGENCY),
+    Case("manual, unverified", Strategy.MANUAL, unverified="no harmless call"),
     Case("nobody checks", None, groups=2),
     Case("nobody checks, first", None, first=True),
 ]

@@ -293,7 +293,7 @@ def _judge_target(
         yield f"{rotation.state.value}: the target still accepts v{left}"
     unretired = [n for n, fact in at.durable.facts if fact.acceptance != "refused" and n not in {kept, left}]
     strays = [n for n in unretired if at.durable.value(n) in world.accepted - {value, other}]
-    if forward_only(rotation) and strays and case.strategy is not Strategy.MANUAL:
+    if forward_only(rotation) and strays:
         yield f"done: the target still accepts {strays}, which another rotation left"
     if rotation.state is State.ROLLED_BACK and left and dict(at.durable.facts)[left].acceptance != "refused":
         yield f"rolled_back: v{left} was discarded and is not recorded as refused"

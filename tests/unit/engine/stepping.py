@@ -285,21 +285,50 @@ class Stepping(Engine):
         if not values or not self.case.checked:
             yield from self._answers(at, "prove", {"nothing to prove": lambda r: moves.advance(r, T0)})
             return
+        if self.case.strategy is Strategy.MANUAL:
+            yield from self._prove_by_hand(at, rotation, values[0])
+            return
         if self.case.unverified:
             blind = Proved(None, self.case.unverified)
             yield from self._answers(at, "prove", {"cannot be asked": lambda r: judge.judge_proved(r, blind, T0)})
             return
         truth = Login.ACCEPTED if values[0] in at.world.accepted else Login.REJECTED
-        if self.case.strategy is Strategy.MANUAL and truth is Login.ACCEPTED:
-            yield self._choice(at, "not revoked yet", lambda r: judge.judge_proved(r, Proved(truth), T0))
-            new = self._values(at, rotation, (End.TO,))
-            at = at._replace(world=at.world._replace(accepted=at.world.accepted - set(values) | set(new)))
-            truth = Login.REJECTED
         outcomes: dict[str, Callable[[Rotation], Change]] = {
             login.value: (lambda r, a=login: judge.judge_proved(r, Proved(a), T0))  # type: ignore[misc]
             for login in (truth, Login.ACCEPTED, *judge.NO_ANSWER)
         }
         yield from self._answers(at, "prove", outcomes)
+
+    def _prove_by_hand(self, at: Point, rotation: Rotation, old: int) -> Iterator[Edge]:
+        """A person revokes what no rotation may, sooner or later: the old value and what was left before it."""
+        new = self._values(at, rotation, (End.TO,))
+        left = {n: v for n, v in self._leftovers(at, rotation).items() if v not in new}
+        dead = {number: VersionChange(acceptance=Acceptance.REFUSED) for number, value in left.items() if value != old}
+        if self.case.unverified and rotation.from_version is not None:
+            dead[rotation.from_version] = VersionChange(acceptance=Acceptance.REFUSED)
+        alive = at.world.accepted & {old, *left.values()}
+        there = Login.ACCEPTED if alive else Login.REJECTED
+        blind = self.case.unverified or ""
+        if alive:
+            yield self._choice(
+                at, "not revoked yet", lambda r: judge.judge_proved(r, Proved(None if blind else there, blind), T0)
+            )
+        world = at.world._replace(accepted=at.world.accepted - alive | set(new))
+        if blind:  # a word that is lost with the process leaves a target that nobody here can see
+            world = world._replace(restored=True)
+        revoked = at._replace(world=world)
+
+        def said(r: Rotation) -> Change:
+            word = replace(r, options=replace(r.options, revoked=True)) if blind else r
+            change = judge.judge_proved(word, Proved(None if blind else Login.REJECTED, blind), T0)
+            return replace(change, facts={**dead, **(change.facts or {})})
+
+        outcomes: dict[str, Callable[[Rotation], Change]] = {f"revoked, {sorted(dead)} too": said}
+        outcomes |= {
+            login.value: (lambda r, a=login: judge.judge_proved(r, Proved(a), T0))  # type: ignore[misc]
+            for login in (() if blind else (Login.ACCEPTED, *judge.NO_ANSWER))
+        }
+        yield from self._answers(revoked, "prove", outcomes)
 
     # -------------------------------------------------------------------------------------------------------- consumers
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from vaultkeeper.engine.adopt import adopt
+from vaultkeeper.engine.importing import import_value
 from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.engine.rollback import rollback
 from vaultkeeper.engine.rotate import Report, resume, rotate, run_due
@@ -19,7 +20,8 @@ from vaultkeeper.testing.clock import FakeClock
 from vaultkeeper.testing.faults import Fault, Faults
 from vaultkeeper.testing.memory import MemoryEnvelope, MemoryStore
 from vaultkeeper.testing.simulators import DESTINATIONS, GENERATORS, TARGETS
-from vaultkeeper.testing.world import World
+from vaultkeeper.testing.simulators.manual import make, revoke
+from vaultkeeper.testing.world import World, secret_value
 
 LONG = timedelta(days=400)  # a command waits in the foreground until everything has come to rest
 HOUR = timedelta(hours=1)
@@ -85,12 +87,13 @@ class Shapes:
         target: Mapping[str, object] | None = None,
         via: DestinationSpec | None = None,
         close_sessions: bool = False,
+        unverified: str | None = None,
         **more: Any,
     ) -> RotationPolicy:
         spec = None
         if kind is not None and strategy is not None:
             settings = self.place(f"db_{name}", **(target or {}))
-            spec = TargetSpec(kind, strategy, settings, via=via, close_sessions=close_sessions)
+            spec = TargetSpec(kind, strategy, settings, via=via, unverified=unverified, close_sessions=close_sessions)
         no_grace = strategy in {None, Strategy.SINGLE, Strategy.PREVIOUS_KEYS}
         return RotationPolicy(
             name,
@@ -121,7 +124,7 @@ class Shapes:
 
     def manual(self, name: str, *to: DestinationSpec, **more: Any) -> RotationPolicy:
         fields = ("password",)
-        return self.policy(name, "sim_overlap", Strategy.MANUAL, *to, generator=None, fields=fields, **more)
+        return self.policy(name, "sim_manual", Strategy.MANUAL, *to, generator=None, fields=fields, **more)
 
     def via(self, name: str, strategy: Strategy, carrier: str, *to: DestinationSpec, **more: Any) -> RotationPolicy:
         """The checker reads its list from a destination of the kind `carrier`."""
@@ -198,11 +201,28 @@ class Bench:
     def emergency(self, name: str, **options: Any) -> list[Report]:
         return self.rotate(name, purpose=Purpose.EMERGENCY, **options)
 
-    def resume(self, *names: str, wait: timedelta = LONG, forward: bool = True) -> list[Report]:
-        return resume(names or None, self.parts(), wait=wait, forward=forward)
+    def resume(self, *names: str, wait: timedelta = LONG, forward: bool = True, **said: Any) -> list[Report]:
+        return resume(names or None, self.parts(), wait=wait, forward=forward, said=Options(**said) if said else None)
 
     def run_due(self, wait: timedelta = LONG) -> list[Report]:
         return run_due(self.parts(), wait=wait)
+
+    def made_by_hand(self, name: str, value: str) -> str:
+        """What a person does on the page of a manual secret; the value comes back, to be imported."""
+        make(self.world, f"db_{name}", value.encode())
+        return value
+
+    def revoke(self, name: str, number: int) -> None:
+        revoke(self.world, f"db_{name}", secret_value(self.version(name, number)))
+
+    def import_value(self, name: str, value: str, **more: Any) -> Report:
+        given = {"": SecretBytes(value.encode())}
+        return import_value(name, given, self.parts(), **{"wait": 2 * HOUR, **more})
+
+    def imported(self, name: str, value: str, **more: Any) -> Rotation:
+        report = self.import_value(name, value, **more)
+        assert report.rotation is not None, (report.skipped, report.error)
+        return report.rotation
 
     def rollback(self, name: str, wait: timedelta = LONG, *, again: bool = False) -> Report:
         return rollback(name, self.parts(), wait=wait, again=again)

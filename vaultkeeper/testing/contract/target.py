@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import ClassVar
 
 import pytest
 
 from vaultkeeper.model.outcome import Basis, Done, Login, No, NotYet, Observation, Refused, Tag, Unknown, Usage
 from vaultkeeper.model.secret import SecretBytes, SecretVersion, Strategy, main_field
-from vaultkeeper.ports import ClosesSessions, Explains, Mints, ReportsUse, Target
+from vaultkeeper.ports import ByHand, ClosesSessions, Explains, Mints, ReportsUse, Target
 from vaultkeeper.testing import servers
 from vaultkeeper.testing.contract.trial import (
     INSTALLATION,
@@ -24,7 +25,7 @@ from vaultkeeper.testing.contract.trial import (
     unanswered,
     version,
 )
-from vaultkeeper.testing.servers import Account, HoldsForeign, Server, Settles
+from vaultkeeper.testing.servers import Account, HoldsForeign, MadeByHand, Server, Settles
 
 NOT_SETTINGS = frozenset({"kind", "strategy", "use", "via", "verify", "reason", "persisted_by"})
 """Keys of `target:` that belong to the policy, not to the kind."""
@@ -58,7 +59,11 @@ class Trial:
             minted = self.target.mint(blank.id, datetime.now(UTC) + timedelta(days=1), self.watch.context(self.old))
             assert isinstance(minted, tuple), minted
             return replace(blank, fields=minted[0], handle=minted[1])
+        if isinstance(self.server, MadeByHand):
+            value = self.server.make(self.account)
         given = {self.contract.field: SecretBytes((value or canary()).encode())}
+        if isinstance(self.server, MadeByHand) and self.account.username:
+            given["username"] = SecretBytes(self.account.username.encode())
         fields = self.target.complete(given, self.watch.context(self.old), adopting=False)
         return version(number, fields, self.target.kind, self.account.settings)
 
@@ -72,6 +77,8 @@ class Trial:
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], epoch: int = 1) -> object:
         """What the engine does to make it so, and its answer. NotYet: asked again, only sooner than it says."""
+        if isinstance(self.server, MadeByHand):
+            return self.watch.call(partial(self._by_hand, self.server, accept, refuse))
         until = time.monotonic() + self.watch.seconds
         while True:
             answer = self.watch.call(lambda: self.contract.change(self, accept, refuse, epoch))
@@ -81,6 +88,13 @@ class Trial:
         if isinstance(self.server, Settles):
             self.server.settle()
         return answer
+
+    def _by_hand(self, server: MadeByHand, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> Done:
+        kept = [v.fields[main_field(set(v.fields))] for v in accept]
+        for value in (v.fields[main_field(set(v.fields))] for v in refuse):
+            if value not in kept:
+                server.revoke(self.account, value.text())
+        return Done()
 
     def introduce(self, new: SecretVersion, epoch: int = 1) -> None:
         """Make `new` accepted, the old one beside it where that can be."""
@@ -228,7 +242,7 @@ class TargetContract:
             assert trial.observe(new, trial.old).foreign >= 1
 
     def test_every_character_that_is_not_forbidden_works(self, trial: Trial) -> None:
-        if isinstance(trial.target, Mints):
+        if isinstance(trial.target, Mints) or isinstance(trial.server, MadeByHand):
             return
         capabilities = trial.target.capabilities
         for number, value in enumerate(difficult(capabilities.forbidden, capabilities.max_bytes), 2):
@@ -252,6 +266,19 @@ class TargetContract:
                 assert isinstance(trial.set([trial.old], [bad]), Done)
             assert not isinstance(answer, Refused) or answer.why is No.VALUE
             assert trial.logs_in(trial.old)
+
+    def test_what_only_a_person_changes_is_refused_and_left_as_it_is(self, trial: Trial) -> None:
+        if not isinstance(trial.server, MadeByHand):
+            return
+        new = trial.new()
+        context = trial.watch.context(trial.old)
+        refused = trial.watch.call(lambda: trial.target.set([new], [trial.old], context))
+        assert isinstance(refused, Refused)
+        assert refused.why is No.UNSUPPORTED
+        assert [trial.logs_in(v) for v in (new, trial.old)] == [True, True]
+        assert isinstance(trial.target, ByHand)
+        assert trial.target.misfits(sorted(new.fields)) == []
+        assert trial.target.faults(new.fields) == []
 
     # ------------------------------------------------------------------------------------------ observe and test
 
@@ -381,8 +408,9 @@ class TargetContract:
         new = trial.new()
         trial.watch.seconds = 1.0
         with trial.server.fault(servers.SILENT):
-            answer = trial.set([new], [trial.old])
-            assert unanswered(answer) or isinstance(answer, Done)
+            if not isinstance(trial.server, MadeByHand):  # people have patience of their own
+                answer = trial.set([new], [trial.old])
+                assert unanswered(answer) or isinstance(answer, Done)
             if trial.target.capabilities.probes:
                 assert unanswered(trial.test(trial.old))
             findings = trial.watch.call(lambda: trial.target.check(trial.watch.context(trial.old)))

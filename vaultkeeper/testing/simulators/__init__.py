@@ -13,6 +13,7 @@ from vaultkeeper.testing.simulators.clients import ClientsDestination
 from vaultkeeper.testing.simulators.counter import CounterGenerator
 from vaultkeeper.testing.simulators.file import FileDestination
 from vaultkeeper.testing.simulators.keyring_app import KeyringAppDestination
+from vaultkeeper.testing.simulators.manual import ManualTarget
 from vaultkeeper.testing.simulators.minting import MintingTarget
 from vaultkeeper.testing.simulators.overlap import OverlapTarget
 from vaultkeeper.testing.simulators.service import ServiceDestination
@@ -21,7 +22,15 @@ from vaultkeeper.testing.simulators.throttling import ThrottlingTarget
 
 TARGETS: dict[str, type[Target]] = {
     target.kind: target
-    for target in (AlternatingTarget, CheckerTarget, MintingTarget, OverlapTarget, SingleTarget, ThrottlingTarget)
+    for target in (
+        AlternatingTarget,
+        CheckerTarget,
+        ManualTarget,
+        MintingTarget,
+        OverlapTarget,
+        SingleTarget,
+        ThrottlingTarget,
+    )
 }
 DESTINATIONS: dict[str, type[Destination]] = {
     destination.kind: destination

@@ -13,7 +13,7 @@ from vaultkeeper.testing.simulators.base import FORBIDDEN, Plain
 class OverlapTarget(Plain):
     kind = "sim_overlap"
     capabilities = Capabilities(
-        strategies=frozenset({Strategy.OVERLAP, Strategy.MANUAL}),
+        strategies=frozenset({Strategy.OVERLAP}),
         observes=frozenset({Basis.LISTING}),
         tags=True,
         fences=True,
