@@ -16,6 +16,8 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -43,6 +45,7 @@ class Reply:
     status: int
     body: bytes = field(repr=False)
     retry_after_s: float | None = None
+    date: datetime | None = None  #: by the server's own clock, to the second
 
 
 class Channel:
@@ -82,7 +85,8 @@ class Channel:
             sent.append((b"Content-Length", str(len(content)).encode()))
         try:
             with self._opened(secure=secure).stream(method, url, headers=sent, content=content) as answer:
-                return Reply(answer.status, _body(answer.iter_stream(), limit_bytes), _retry_after(answer.headers))
+                body, told = _body(answer.iter_stream(), limit_bytes), answer.headers
+                return Reply(answer.status, body, _retry_after(told), _date(told))
         except _NotAllowed as error:
             raise ConfigurationInvalid(str(error)) from None
         except httpcore2.TimeoutException:
@@ -150,6 +154,17 @@ def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
     for name, value in headers:
         if name.lower() == b"retry-after" and value.isdigit():
             return min(float(value), 86400.0)
+    return None
+
+
+def _date(headers: Iterable[tuple[bytes, bytes]]) -> datetime | None:
+    for name, value in headers:
+        if name.lower() == b"date":
+            try:
+                found = parsedate_to_datetime(value.decode("ascii"))
+            except ValueError:
+                return None
+            return found if found.tzinfo else None
     return None
 
 
