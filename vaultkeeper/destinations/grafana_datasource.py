@@ -148,10 +148,10 @@ class GrafanaDatasourceDestination:
         uid = _settings(items[0].spec).uid
         try:
             stored = self._recent(group, items, ctx)
-            if all(stored.carries(item) for item in items):
+            if all(stored.carries(item) for item in items) or stored.soon() is not None:
                 stored = self._look(group, items, ctx)
-                if all(stored.carries(item) for item in items):
-                    return Done()
+            if all(stored.carries(item) for item in items):
+                return Done()
             if (soon := stored.soon()) is not None:
                 return NotYet(f"data source {uid} was written a moment ago, and Grafana tells seconds apart", soon)
             body = sources.edited(stored, items, ctx)

@@ -62,7 +62,11 @@ class Handover:
 
     def deliver(self, groups: Mapping[GroupKey, list[Item]]) -> None:
         for group, items in groups.items():
-            answer = self.watch.call(lambda g=group, i=items: self.destination.deliver(g, i, self.watch.delivery()))  # type: ignore[misc]
+            for _ in range(MOST_POLLS):
+                answer = self.watch.call(lambda g=group, i=items: self.destination.deliver(g, i, self.watch.delivery()))  # type: ignore[misc]
+                if not isinstance(answer, NotYet):
+                    break
+                self.place.pass_time(answer.after)
             assert isinstance(answer, Done), answer
 
     def hand_over(self, carried: SecretVersion) -> dict[GroupKey, list[Item]]:
