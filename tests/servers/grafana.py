@@ -232,3 +232,20 @@ def log_in_by_http(row: Mapping[str, Any], secure: Mapping[str, str]) -> str | N
     if status == 401:
         return "401 Unauthorized - There was an error returned querying the Prometheus API."
     return None if status == 200 else f"{status} - There was an error returned querying the Prometheus API."
+
+
+def log_in_at_postgres(row: Mapping[str, Any], secure: Mapping[str, str]) -> str | None:
+    """As Grafana's plugin for PostgreSQL does, and in its words."""
+    import psycopg
+
+    host, _, port = str(row["url"]).partition(":")
+    user, database = str(row["user"]), str(row["database"])
+    login = {"user": user, "password": secure.get("password", ""), "dbname": database, "sslmode": "disable"}
+    try:
+        psycopg.connect(host=host, port=int(port), connect_timeout=10, **login).close()  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        said = str(error).strip().rpartition("FATAL:  ")[2]
+        state = "28P01" if "authentication failed" in said else "42501" if "permission denied" in said else "08006"
+        reached = f"failed to connect to `user={user} database={database}`: {host}:{port} ({host})"
+        return f"{reached}: server error: FATAL: {said} (SQLSTATE {state})"
+    return None
