@@ -23,6 +23,7 @@ from statistics import median
 
 import bench_target
 import pyrage
+from bench_grafana import Grafana
 from bench_parts import Bare
 from bench_stage import Stage
 from bench_turns import Line, take_turns
@@ -50,9 +51,7 @@ def vault(stage: Stage, seconds: float) -> Iterator[Line]:
     """Requests of one delivery into a key-value store against those that it needs; then the time of both."""
     with Vault(stage.folder / "vault") as server:
         names = stage.unchecked("at_vault", server.destination())
-        stage.rotate(names)
-        sent, needed = requests_of(lambda: stage.rotate(names)), len(server.requests)
-        yield Line("vault_kv: requests / necessary requests", sent, needed, "requests", "at most", 1.5, 1)
+        yield _requests("vault_kv", stage, names, needed=len(server.requests))
         parts = server.requests | server.fsyncs
         yield _against(
             lambda: stage.rotate(names), parts, "vault_kv: time / of its necessary parts", seconds, at_most=4
@@ -69,6 +68,21 @@ def target(stage: Stage, seconds: float, kind: str) -> Iterator[Line]:
     with started as subject:
         names = stage.checked_by(f"at_{kind}", subject.target, subject.works_today)
         yield _against(lambda: stage.rotate(names), subject.parts, f"{kind}: one rotation / its parts", seconds)
+
+
+def grafana(stage: Stage, _seconds: float) -> Iterator[Line]:
+    """Requests of one rotation of a user's password, of a token, and of what a data source logs in with."""
+    with Grafana(stage.folder / "grafana") as server:
+        for case in server.cases():
+            names = stage.take(case.policy, case.works_today)
+            yield _requests(case.policy.name, stage, names, needed=len(case.needed))
+
+
+def _requests(kind: str, stage: Stage, names: Sequence[str], *, needed: int) -> Line:
+    """Of the second rotation: the first one has nothing to put away, or asks about what was made by hand."""
+    stage.rotate(names)
+    sent = requests_of(lambda: stage.rotate(names))
+    return Line(f"{kind}: requests / necessary requests", sent, needed, "requests", "at most", 1.5, 1)
 
 
 def _against(
@@ -171,6 +185,7 @@ def shared(stage: Stage, seconds: float, services: int = 20) -> Iterator[Line]:
 BENCHMARKS: dict[str, Callable[[Stage, float], Iterator[Line]]] = {
     "rotation": rotation,
     "vault": vault,
+    "grafana": grafana,
     "throughput": throughput,
     "envelope": envelope,
     "parallel": parallel,

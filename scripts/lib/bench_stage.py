@@ -76,6 +76,12 @@ class Stage:
         accounts = self._new_accounts(count)
         return [Bare(address, admin, account, self.folder / f"bare-{account[0]}") for account in accounts]
 
+    def take(self, policy: RotationPolicy, works_today: Fields) -> list[str]:
+        """A secret of somebody else's making, with what works today as its first version."""
+        self._policies[policy.name] = policy
+        adopt(policy.name, works_today, self.parts)
+        return [policy.name]
+
     def deliver_to(self, name: str, destination: DestinationSpec) -> None:
         """Change where a secret is delivered."""
         self._policies[name] = replace(self._policies[name], destinations=(destination,))
@@ -93,9 +99,7 @@ class Stage:
 
     def checked_by(self, name: str, target: TargetSpec, works_today: Fields) -> list[str]:
         """A new secret that somebody else checks, adopted, delivered to a file of its own."""
-        self._policies[name] = replace(self._policy(name), target=target, strategy=target.strategy)
-        adopt(name, works_today, self.parts)
-        return [name]
+        return self.take(replace(self._policy(name), target=target, strategy=target.strategy), works_today)
 
     def rotate(self, names: Sequence[str], parallel: int = 1) -> None:
         """Raises RuntimeError where one of them did not end well."""

@@ -19,7 +19,7 @@ from vaultkeeper import wiring
 from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Parts
-from vaultkeeper.engine.rotate import Report, resume, rotate
+from vaultkeeper.engine.rotate import resume, rotate
 from vaultkeeper.model.rotation import Options
 from vaultkeeper.model.secret import SecretBytes, StagingLabel, main_field
 from vaultkeeper.testing.grafana import Seen, SimulatedGrafana, User
@@ -118,12 +118,12 @@ class Home:
 
     # -------------------------------------------------------------------------------------------------------- rotating
 
-    def rotate(self, *names: str, wait: timedelta = LONG, **options: Any) -> Report:
+    def rotate(self, *names: str, wait: timedelta = LONG, **options: Any) -> Any:
         """Once, as a command does it; of several names the first one's report."""
         names = names or tuple(self.bodies)
         return rotate(list(names), self.parts, by_name=True, wait=wait, options=Options(**options))[0]
 
-    def to_the_end(self, *names: str) -> Report:
+    def to_the_end(self, *names: str) -> Any:
         """On and on, as a timer would, until nothing is open or a person is needed."""
         report = self.rotate(*names)
         for _ in range(6):
@@ -133,7 +133,7 @@ class Home:
             report = resume(list(names or self.bodies), self.parts, wait=LONG)[0]
         return report
 
-    def resume(self, *names: str, wait: timedelta = LONG) -> Report:
+    def resume(self, *names: str, wait: timedelta = LONG) -> Any:
         return resume(list(names or self.bodies), self.parts, wait=wait)[0]
 
     def current(self, name: str) -> str:

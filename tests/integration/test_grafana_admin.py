@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,12 @@ def rosa(home: Home) -> User:
     return made
 
 
+def by(admin: str, user: User) -> dict[str, Any]:
+    """Settings by which `ops`, or the user itself, changes it; `blind`: without an e-mail address."""
+    own = {"admin": "self", "email": user.email} if admin == "self" else {"admin": "self"}
+    return {} if admin == "ops" else own
+
+
 def failures(home: Home, name: str = "rosa") -> int:
     return home.state.failed(name)
 
@@ -58,7 +65,7 @@ def locked_by_a_stale_client(home: Home, *names: str) -> None:
 
 @pytest.mark.parametrize("admin", ["ops", "self"])
 def test_five_in_a_row_cost_one_failed_login_each(home: Home, rosa: User, admin: str) -> None:
-    home.user(NAME, rosa, **({} if admin == "ops" else {"admin": "self", "email": rosa.email}))
+    home.user(NAME, rosa, **by(admin, rosa))
     for _ in range(5):
         home.clock.sleep(timedelta(minutes=6))
         before = home.current(NAME)
@@ -89,7 +96,7 @@ def test_a_first_rotation_asks_before_it_takes_a_password_away(home: Home, rosa:
 
 @pytest.mark.parametrize("admin", ["ops", "self"])
 def test_a_reply_lost_at_any_call_leaves_one_password(home: Home, rosa: User, admin: str) -> None:
-    home.user(NAME, rosa, **({} if admin == "ops" else {"admin": "self", "email": rosa.email}))
+    home.user(NAME, rosa, **by(admin, rosa))
 
     def is_whole(before: str) -> str:
         assert home.current(NAME) == rosa.password == home.delivered(NAME) != before
@@ -124,7 +131,7 @@ def test_a_consumer_that_fails_takes_the_password_back(home: Home, rosa: User) -
 def test_any_login_name_and_every_character_of_a_password(home: Home, login: str) -> None:
     user = home.state.user(login, "x@example.test")
     for admin in ("ops", "self"):
-        asked = opened(home, user, **({"admin": "self", "email": user.email} if admin == "self" else {}))
+        asked = opened(home, user, **by(admin, user))
         old, new = account(1, user.password, login), account(2, DIFFICULT, login)
         watch = Watch()
         assert asked.set([new], [old], watch.context(old, new)) == Done()
@@ -167,10 +174,7 @@ def test_a_locked_name_is_got_round_by_the_users_e_mail_address(home: Home, rosa
 
 @pytest.mark.parametrize("admin", ["ops", "self", "blind"])
 def test_locked_in_every_name_it_is_throttled_waits_and_is_never_undone(home: Home, rosa: User, admin: str) -> None:
-    chosen: dict[str, dict[str, object]] = {
-        "ops": {}, "self": {"admin": "self", "email": rosa.email}, "blind": {"admin": "self"},
-    }  # fmt: skip
-    home.user(NAME, rosa, **chosen[admin])
+    home.user(NAME, rosa, **by(admin, rosa))
     after_the_set(home, "rosa", rosa.email)
     report = home.rotate(wait=timedelta(0))
     assert (report.rotation.state, report.rotation.waiting) == (State.WAITING, Waiting.THROTTLED)
@@ -308,7 +312,7 @@ def test_with_the_login_form_off_a_user_still_changes_its_own(home: Home, rosa: 
 def test_a_password_that_the_policy_refuses_changes_nothing_and_says_what_it_wants(
     home: Home, rosa: User, admin: str
 ) -> None:
-    home.user(NAME, rosa, **({} if admin == "ops" else {"admin": "self", "email": rosa.email}))
+    home.user(NAME, rosa, **by(admin, rosa))
     home.state.settings["auth.basic"]["password_policy"] = "true"
     report = home.rotate()
     assert (report.rotation.state, report.rotation.cause) == (State.ROLLED_BACK, Cause.VALUE)
@@ -371,8 +375,7 @@ def test_over_tls_the_server_must_be_the_one_that_is_meant(tmp_path: Path) -> No
     home = Home(tmp_path, tls=context)
     rosa = home.state.user("rosa", "rosa@example.test")
     try:
-        trusted = {"ca": str(tmp_path / "ca")}
-        home.user(NAME, rosa, **trusted)
+        home.user(NAME, rosa, ca=str(tmp_path / "ca"))
         assert home.rotate().exit_code == 0
         found = texts(check(home, rosa, rosa.password))
         assert "TLS: " in found["unchecked"]

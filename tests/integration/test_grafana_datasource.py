@@ -60,7 +60,12 @@ class Shelf:
 
     def __init__(self, home: Home, database: Database) -> None:
         self.home, self.database, self.state = home, database, home.state
-        place = {"url": "db:5432", "user": "reader", "database": "shop", "jsonData": {"sslmode": "disable"}}
+        place: dict[str, Any] = {
+            "url": "db:5432",
+            "user": "reader",
+            "database": "shop",
+            "jsonData": {"sslmode": "disable"},
+        }
         self.source = self.state.source("shop", POSTGRES, {"password": "old one", "tlsClientKey": "kept"}, **place)
         self.destination = GrafanaDatasourceDestination.open()
 
@@ -68,7 +73,7 @@ class Shelf:
     def settings(self) -> dict[str, Any]:
         return {"url": self.home.grafana.url, "uid": self.source.row["uid"], "auth": self.home.by_ops}
 
-    def spec(self, values: Mapping[str, str] | None = None, **settings: object) -> DestinationSpec:
+    def spec(self, values: Mapping[str, str] | None = None, **settings: Any) -> DestinationSpec:
         chosen = values or {"password": "{password}"}
         return DestinationSpec("grafana_datasource", chosen, Read.PER_USE, {**self.settings, **settings})
 
@@ -228,7 +233,7 @@ def test_who_may_not_write_is_told_which_right_is_missing(shelf: Shelf) -> None:
     ("settings", "says"),
     [({"uid": "nobody's"}, "no data source with the uid nobody's"), ({"org": 2}, "organisation 2")],
 )
-def test_where_there_is_none_it_says_so(shelf: Shelf, settings: Mapping[str, object], says: str) -> None:
+def test_where_there_is_none_it_says_so(shelf: Shelf, settings: Mapping[str, Any], says: str) -> None:
     shelf.state.org("second")
     assert says in texts(shelf.call("check", spec=shelf.spec(**settings)))["refuse"]
 

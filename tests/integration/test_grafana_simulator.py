@@ -51,10 +51,10 @@ class World:
         self.account, self.other = self.state.account("warehouse"), self.state.account("elsewhere", "Editor")
         self.token = self.state.token(self.account, "t one")
         self.right = "right"
-        place = {"user": "reader", "database": "warehouse", "url": "127.0.0.1:5999"}
+        place: dict[str, Any] = {"user": "reader", "database": "warehouse", "url": "127.0.0.1:5999"}
         json_data = {"sslmode": "disable"}
         self.source = self.state.source("db", POSTGRES, {"password": "right"}, jsonData=json_data, **place)
-        metrics = {"basicAuth": True, "basicAuthUser": "reader", "url": "http://127.0.0.1:1"}
+        metrics: dict[str, Any] = {"basicAuth": True, "basicAuthUser": "reader", "url": "http://127.0.0.1:1"}
         self.metrics = self.state.source("m", "prometheus", {"basicAuthPassword": "right"}, **metrics)
 
     def _log_in(self, row: Mapping[str, Any], secure: Mapping[str, str]) -> str | None:
@@ -115,6 +115,10 @@ class World:
         self.form()
         return {"Cookie": self.cookie}
 
+    def promote(self) -> World:
+        self.person.is_admin = True
+        return self
+
     def setting(self, section: str, key: str, value: str) -> None:
         self.state.settings[section][key] = value
 
@@ -144,15 +148,13 @@ class World:
         self.account = account
         return self.state.token(account, f"by {role} {account.id}").value
 
-    def put(
-        self, which: str = "source", who: object = None, *, without: tuple[str, ...] = (), **change: object
-    ) -> Reply:
+    def put(self, which: str = "source", who: object = None, *, without: tuple[str, ...] = (), **change: Any) -> Reply:
         source = getattr(self, which)
         path, (_, row) = f"/api/datasources/uid/{source.row['uid']}", self.get(which)
         body = {key: value for key, value in {**row, **change}.items() if key not in without}
         return self.ask(f"PUT {path}", body, who=who)
 
-    def put_password(self, password: str, **change: object) -> Reply:
+    def put_password(self, password: str, **change: Any) -> Reply:
         return self.put(secureJsonData={"password": password}, **change)
 
     def get(self, which: str = "source") -> Reply:
@@ -335,7 +337,7 @@ ASK: dict[str, Ask] = {
     "basic-off-02-wrong-password": first(BASIC_OFF, lambda w: w.wrong(1)),
     "basic-off-03-form-login": first(BASIC_OFF, lambda w: w.wrong(7), World.form),
     "basic-off-05-admin-set-with-session": lambda w: (
-        BASIC_OFF(w), setattr(w.person, "is_admin", True),
+        BASIC_OFF(w), w.promote(),
         w.ask(f"PUT /api/admin/users/{w.person.id}/password", {"password": "four"}, who=False, **w.session()),
     )[-1],
     "ds-01-create-postgres": lambda w: w.ask(

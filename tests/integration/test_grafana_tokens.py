@@ -35,7 +35,8 @@ class Reader:
         self.theirs = self.state.token(self.account, "somebody else's")
 
     def policy(self, *, adopted: bool = True, **target: Any) -> None:
-        settings = {"kind": "grafana_service_account_token", "url": self.home.grafana.url, "service_account": "reader"}
+        settings: dict[str, Any] = {"kind": "grafana_service_account_token", "service_account": "reader"}
+        settings |= {"url": self.home.grafana.url}
         settings |= {"admin": self.home.by_ops, "first_token": "by hand", **target}
         self.home.policy(NAME, target=settings, grace_period="1h", rotation_period="60d")
         if adopted:
@@ -147,10 +148,12 @@ def test_a_consumer_that_fails_takes_the_new_token_away(home: Home, reader: Read
 def test_a_token_that_somebody_still_uses_is_kept_and_its_holder_named(home: Home, reader: Reader) -> None:
     reader.policy()
     rotate([NAME], home.parts, by_name=True, wait=timedelta(minutes=5))
+    report = None
     for _ in range(3):
         home.clock.sleep(timedelta(minutes=59))
         reader.by_hand.used_at = home.state.now()
         report = home.resume(wait=timedelta(0))
+    assert report is not None
     assert report.rotation.waiting is Waiting.EVIDENCE
     (holder,) = report.rotation.waiting_for
     assert holder.startswith("the token by hand, used at 20")

@@ -121,12 +121,18 @@ class Grafanas:
         return True
 
     def api(
-        self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, **more: str
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> Any:
         """As any client asks, past the proxy; as the server's own admin where no `headers` say who. Raises Refusal."""
         connection = http.client.HTTPConnection(*self._direct, timeout=20)
         plain = {"Content-Type": "application/json", "X-Grafana-Org-Id": str(MAIN_ORG)}
-        sent = {**plain, **(headers or self._root), **more}
+        sent = {**plain, **(headers or self._root), **({"X-Grafana-NoCache": "true"} if fresh else {})}
         try:
             content = None if body is None else json.dumps(body)
             connection.request(method, quote(f"{self.prefix}{path}", safe="/?=&"), content, sent)
@@ -214,7 +220,7 @@ class _Asked(BaseHTTPRequestHandler):
 def log_in_by_http(row: Mapping[str, Any], secure: Mapping[str, str]) -> str | None:
     """As Grafana's plugin for Prometheus asks: with basic auth, and with headers of its own."""
     parts = urlsplit(str(row["url"]))
-    headers = {}
+    headers: dict[str, str] = {}
     if row["basicAuth"]:
         headers |= basic(str(row["basicAuthUser"]), secure.get("basicAuthPassword", ""))
     for key, name in row["jsonData"].items():

@@ -49,7 +49,7 @@ class GrafanaDatasourcePlace:
         """The headers of one use, which is made now."""
         self.prometheus.asked.clear()
         path = f"/api/datasources/uid/{spec.settings['uid']}/health"
-        self.grafana.api("GET", path, **{"X-Grafana-NoCache": "true"})
+        self.grafana.api("GET", path, fresh=True)
         return self.prometheus.asked[-1]
 
     def put_foreign(self, spec: DestinationSpec) -> bytes:

@@ -282,20 +282,23 @@ class GrafanaTokenTarget:
             raise NotAuthorised(error.what, next=error.next)
         return error.later if isinstance(error.later, Unknown) else error.unknown
 
-    def _login(self, version: SecretVersion, ctx: Context) -> Login:
-        """As the account. A deleted token is refused without a reason: the list, or what strangers hear, must agree."""
+    def _login(self, version: SecretVersion, ctx: Context, found: Tokens | None = None) -> Login:
+        """As the account. A deleted token is refused without a reason: the list, or what strangers hear, must agree.
+
+        `found`: the list, where it was asked for a moment ago.
+        """
         try:
             with Grafana(self.settings, by_token(_value(version)), ctx.deadline, self.settings.org) as server:
                 tokens.account_of(server, self.settings.service_account)
         except LoginRefused as error:
-            return self._refused(version, error, ctx)
+            return self._refused(version, error, ctx, found)
         return Login.ACCEPTED
 
-    def _refused(self, version: SecretVersion, error: LoginRefused, ctx: Context) -> Login:
+    def _refused(self, version: SecretVersion, error: LoginRefused, ctx: Context, found: Tokens | None) -> Login:
         if not error.unsaid:
             return Login.REJECTED
         try:
-            found = self._ask(ctx, self._listed, never=(version,))
+            found = found or self._ask(ctx, self._listed, never=(version,))
         except Answered:
             dead = tokens.reads_its_database(self.settings, ctx.deadline)
         else:
@@ -305,7 +308,7 @@ class GrafanaTokenTarget:
 
     def _accepted(self, version: SecretVersion, found: Tokens, ctx: Context) -> Login:
         if version.handle is None:
-            return self._login(version, ctx)
+            return self._login(version, ctx, found)
         token = found.of(_id(version.handle))
         return Login.ACCEPTED if token is not None and token.lives else Login.REJECTED
 
@@ -322,7 +325,7 @@ class GrafanaTokenTarget:
     def _delete(self, server: Grafana, version: SecretVersion, found: Tokens, ctx: Context) -> None:
         if version.handle is not None:
             tokens.delete(server, found.account, _id(version.handle))
-        elif self._login(version, ctx) is not Login.REJECTED:
+        elif self._login(version, ctx, found) is not Login.REJECTED:
             token = self._token_of(version, found, ctx)
             if token is None:
                 raise refused(No.UNSUPPORTED, WHICH, next=WHICH_NEXT)

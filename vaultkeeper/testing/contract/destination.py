@@ -13,7 +13,7 @@ from vaultkeeper.model.outcome import Confirmed, Done, Held, Holds, No, NotYet, 
 from vaultkeeper.model.policy import DestinationSpec
 from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion
 from vaultkeeper.ports import Destination, Item, ReadsBack, Releases, Spot
-from vaultkeeper.testing.contract.trial import SECRET, Watch, canary, difficult, version
+from vaultkeeper.testing.contract.trial import SECRET, Raised, Watch, canary, difficult, version
 from vaultkeeper.testing.servers import ReadingPlace, SharesWithForeign
 
 MOST_POLLS = 200
@@ -62,12 +62,16 @@ class Handover:
 
     def deliver(self, groups: Mapping[GroupKey, list[Item]]) -> None:
         for group, items in groups.items():
+            answer = self._delivered(group, items)
             for _ in range(MOST_POLLS):
-                answer = self.watch.call(lambda g=group, i=items: self.destination.deliver(g, i, self.watch.delivery()))  # type: ignore[misc]
                 if not isinstance(answer, NotYet):
                     break
                 self.place.pass_time(answer.after)
+                answer = self._delivered(group, items)
             assert isinstance(answer, Done), answer
+
+    def _delivered(self, group: GroupKey, items: Sequence[Item]) -> Result | Raised:
+        return self.watch.call(lambda: self.destination.deliver(group, items, self.watch.delivery()))
 
     def hand_over(self, carried: SecretVersion) -> dict[GroupKey, list[Item]]:
         groups = self.prepare(self.items(carried))
