@@ -259,8 +259,7 @@ def judge_released(rotation: Rotation, still_open: Sequence[NotYet | Refused | U
         return advance(rotation, now)
     if cuts(rotation):
         said = "; ".join(dict.fromkeys(a.reason if isinstance(a, NotYet) else a.detail for a in still_open))
-        note = f"a way back to v{rotation.from_version} may still be open: {said}"
-        return advance(replace(rotation, unverified="; ".join(t for t in (rotation.unverified, note) if t)), now)
+        return advance(_noted(rotation, f"a way back to v{rotation.from_version} may still be open: {said}"), now)
     rotation = on_this_clock(rotation, now)
     waits = [answer for answer in still_open if isinstance(answer, NotYet)]
     if len(waits) < len(still_open):
@@ -410,9 +409,30 @@ def judge_delivered(
     rotation: Rotation, group: GroupKey, groups: frozenset[GroupKey], result: Result, now: datetime
 ) -> Change:
     """One group's delivery. The phase is over when every group has it."""
-    if not isinstance(result, Done):
-        return judge_result(rotation, result, now)
-    return _settle(rotation, group, groups, now)
+    if isinstance(result, Done):
+        return _settle(rotation, group, groups, now)
+    if isinstance(result, NotYet | Unknown) and _is_cut(rotation, now):
+        said = result.reason if isinstance(result, NotYet) else result.detail
+        return _settle(_noted(rotation, f"cut without deliver: {said}"), group, groups, now)
+    return judge_result(rotation, result, now)
+
+
+def _is_cut(rotation: Rotation, now: datetime) -> bool:
+    """In an emergency nobody whom no answer is to be had of keeps the leaked value alive, if a person says so."""
+    phase = rotation.phase
+    forward = rotation.purpose is Purpose.EMERGENCY and rotation.direction is Direction.FORWARD
+    consumers = phase is not None and phase.audience is Audience.CONSUMERS
+    late = waited(rotation, now) >= rotation.options.deadline or rotation.unverified.startswith("cut ")
+    return forward and consumers and rotation.options.cut and late
+
+
+def _noted(rotation: Rotation, why: str) -> Rotation:
+    """One more thing that could not be proven. Who was cut comes first; nothing is told twice."""
+    before = rotation.unverified
+    if not before or why in before:
+        return replace(rotation, unverified=before or why)
+    parts = (why, before) if why.startswith("cut ") and not before.startswith("cut ") else (before, why)
+    return replace(rotation, unverified="; ".join(parts))
 
 
 def judge_confirmed(
@@ -430,6 +450,8 @@ def judge_confirmed(
         case Confirmed():
             weaker = Proof.WRITTEN if Proof.WRITTEN in (answer.proof, rotation.proof) else answer.proof
             return _settle(replace(rotation, proof=weaker), group, groups, now)
+        case Unknown() if _is_cut(rotation, now):
+            return _settle(_noted(rotation, f"cut without confirm: {answer.detail}"), group, groups, now)
         case Unknown():
             return wait_unknown(rotation, answer, now)
         case Failed():
@@ -455,7 +477,7 @@ def _judge_not_yet(
     if waited(rotation, now) < limit:
         return wait(rotation, Waiting.CONFIRM, now + answer.after, tuple(answer.waiting_for), answer.reason)
     if emergency and rotation.options.cut:
-        return _settle(replace(rotation, unverified=f"cut without confirm: {detail}"), group, groups, now)
+        return _settle(_noted(rotation, f"cut without confirm: {detail}"), group, groups, now)
     if emergency:
         return park(rotation, Cause.LAGGARDS, detail)
     if puts_back and not rotation.finished and rotation.direction is Direction.FORWARD:

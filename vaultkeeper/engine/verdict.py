@@ -93,7 +93,7 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
     if rotation.cause is Cause.NONE_ACCEPTED:
         nexts[State.ROLLED_BACK] = nexts[State.AMBIGUOUS]
     if rotation.purpose is Purpose.EMERGENCY and not (rotation.finished and rotation.cause is Cause.DRIFT):
-        if rotation.phase is not None and rotation.phase.step in {Step.CONFIRM, Step.RELEASE}:
+        if rotation.phase is not None and rotation.phase.step in {Step.DELIVER, Step.CONFIRM, Step.RELEASE}:
             forward += f"   (waits for them once more)   or   vaultkeeper rotate {name} --emergency --cut"
         nexts[State.PARKED] = forward  # back would be to the leaked value
     if by_hand(rotation.policy) and not rotation.finished:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.unit.engine_steps.bench import GRACE, HOUR, LONG, Bench
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, UsageError
+from vaultkeeper.model.outcome import Login, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Purpose, State, Waiting
-from vaultkeeper.model.secret import Acceptance, StagingLabel
+from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel
 from vaultkeeper.testing.faults import Fault, Goes, SimulatedKill
+from vaultkeeper.testing.simulators.service import ServiceDestination
 
 NOW = timedelta(0)
 Maker = Callable[[Bench], RotationPolicy]
@@ -510,6 +513,35 @@ def test_laggards_stop_an_emergency_unless_they_are_cut(cut: bool) -> None:
         (report,) = bench.emergency("s", cut=True, wait=timedelta(days=1))  # the word that rollback names
         assert report.state == "done"
         assert bench.accepted("s") == {2}
+
+
+@pytest.mark.parametrize("hook", ["deliver", "confirm"])
+def test_a_place_that_gives_no_answer_keeps_no_leaked_value_alive_where_it_is_cut(
+    hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(f"silent-{hook}")
+    services = bench.make.service("v", {"": "{password}"}, services=("far", "near"))
+    bench.use(bench.make.overlap("s", services))
+    bench.done("s")
+    real = getattr(ServiceDestination, hook)
+
+    def silent(self: ServiceDestination, group: GroupKey, *rest: Any) -> Any:
+        far = group.endswith("/far")
+        return Unknown(Login.UNREACHABLE, "the Engine is away") if far else real(self, group, *rest)
+
+    monkeypatch.setattr(ServiceDestination, hook, silent)
+    (report,) = bench.emergency("s", wait=HOUR)
+    assert report.rotation is not None
+    assert (report.rotation.waiting, report.exit_code) == (Waiting.UNREACHABLE, 5)
+    assert report.error is not None
+    assert "rotate s --emergency --cut" in report.error.next
+    assert bench.accepted("s") == {1, 2}
+    (report,) = bench.emergency("s", cut=True, wait=HOUR)
+    assert report.state == "done"
+    assert report.rotation is not None
+    assert report.rotation.unverified.startswith(f"cut without {hook}: the Engine is away")
+    assert bench.accepted("s") == {2}
+    assert bench.running("v", "near")[""] == bench.version("s", 2).fields["password"].reveal()
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence
