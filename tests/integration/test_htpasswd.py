@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -245,17 +246,28 @@ def test_a_reader_that_must_be_told_is_told_and_asked_rather_than_its_file(
     assert "its reader was not told" in answer.detail
 
 
-def test_a_reader_that_has_not_looked_yet_gives_no_answer(server: HtpasswdServer) -> None:
-    """A list that nobody reads: the file changes, the answers do not."""
-    account = server.account()
-    other = server.account()
-    target = opened(account, path=other.settings["path"])
-    new = held(target, 2, "new", username=account.username)
+def test_a_reader_of_another_file_gives_no_answer_at_first_and_is_named_then(server: HtpasswdServer) -> None:
+    """As a file that is mounted alone: ours changes, its reader's does not."""
+    account, other = server.account(), server.account()
+    target, path = opened(account, path=other.settings["path"]), Path(str(other.settings["path"]))
+    new, works = (
+        held(target, 2, "new", username=account.username),
+        held(target, 1, account.password, username=account.username),
+    )
     target.set([new], [], context())
     assert target.test(new, context()) is Login.UNREACHABLE
-    path = Path(str(other.settings["path"]))
+    assert target.test(works, context()) is Login.UNREACHABLE
     os.utime(path, (0, time.time() - 5))
     assert target.test(new, context()) is Login.REJECTED
+    refused = target.explain(new, Login.REJECTED, context())
+    assert f"has {account.username} with this password, and its reader refuses it: does it read this very" in refused
+    assert "and its reader still does: does it read this very file?" in target.explain(works, Login.ACCEPTED, context())
+    assert target.explain(new, Login.ACCEPTED, context()) == target.explain(new, Login.THROTTLED, context()) == ""
+    refusals = [finding.text for finding in target.check(context(new)) if finding.level == "refuse"]
+    assert refusals == [refused]
+    away = opened(account, path=None)
+    assert away.explain(new, Login.REJECTED, context()) == ""
+    assert "where `via` says" in away.explain(new, Login.REJECTED, replace(context(), pending=new))
 
 
 def test_a_value_that_bcrypt_cannot_take_and_a_users_that_is_not_named_are_refused(server: HtpasswdServer) -> None:

@@ -4,7 +4,7 @@ Passwords are hashed by bcrypt here, once; the line is stored with the version, 
 bytes. Two users take turns, or one account gets another password. Lines, keys and comments that are not ours stay as
 they are. The file is replaced by a rename, with mode and owner set before, and never left without a user: Prometheus
 takes an empty one for "no authentication". nginx, Apache, the registry and Prometheus look at the file on every request
-(tried: nginx 1.22, Prometheus 2.42, registry 2.8); Traefik reads it at start, so it has to be told.
+(tried: nginx 1.22, Prometheus 2.42, Apache 2.4, registry 2.8); Traefik reads it at start, so it has to be told.
 
 Privileges: write permission in the file's directory; CAP_CHOWN and CAP_FOWNER where it belongs to another user. Mount
 the directory, not the file, into a container. https://httpd.apache.org/docs/2.4/misc/password_encryptions.html,
@@ -13,18 +13,15 @@ https://nginx.org/en/docs/http/ngx_http_auth_basic_module.html, https://promethe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, ClassVar, Literal, Self
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import ClassVar, Self
 
 from vaultkeeper.access import consumers, files, htpasswd, probe
 from vaultkeeper.access.answer import Answered, unknown
-from vaultkeeper.access.htpasswd import Account, Format, UserFile
-from vaultkeeper.access.probe import BasicProbe, Provable
-from vaultkeeper.access.settings import Command, PolicyPath, Signal, Written
+from vaultkeeper.access.htpasswd import Account, UserFile
+from vaultkeeper.access.htpasswd_settings import HtpasswdSettings
+from vaultkeeper.access.probe import BasicProbe
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
@@ -32,59 +29,6 @@ from vaultkeeper.ports import Capabilities, Context
 
 LINE = "htpasswd"
 """The field that holds `user:hash`."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def _account(name: str) -> str:
-    if not 1 <= len(name.encode()) <= 255 or ":" in name or _CONTROL.search(name):
-        raise ValueError("a user has 1 to 255 bytes, no colon and no control characters: HTTP could not carry it")
-    if name.startswith("#") or name != name.strip():
-        raise ValueError("a user does not begin with `#`, and neither begins nor ends with a blank")
-    return name
-
-
-AccountName = Annotated[str, BeforeValidator(lambda name: _account(name) if isinstance(name, str) else name)]
-
-
-class HtpasswdSettings(Written, Provable):
-    """What a policy may say beside `kind: htpasswd`, `strategy` and `via`."""
-
-    format: Format = Field(description="who reads the file: its spelling, and which of two equal users counts")
-    path: PolicyPath | None = Field(default=None, description="of the file; absent with `via`")
-    user: AccountName | None = Field(default=None, description="the account of `strategy: single`")
-    users: tuple[AccountName, AccountName] | None = Field(
-        default=None, strict=False, description="the two of `alternating_users`"
-    )
-    cost: int = Field(
-        default=5, ge=4, le=15, description="of bcrypt; as `htpasswd -B`: most readers pay it per request"
-    )
-    probe: BasicProbe | Command | None = Field(default=None, description="how to see what the checker accepts")
-    reload: Literal["none"] | Signal | Command = Field(default="none", description="how the checker reads it again")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.user is None) == (self.users is None):
-            raise ValueError("give `user` (strategy single) or `users` (alternating_users)")
-        if self.users and self.users[0] == self.users[1]:
-            raise ValueError("`users` must be two different accounts")
-        if self.path is None and self.reload != "none":
-            raise ValueError("`reload` goes with `path`; what `via` carries it to has its own")
-        if self.format == "traefik" and self.path and "reload" not in self.model_fields_set:
-            raise ValueError(
-                "Traefik reads `usersFile` at start only: say how it is told with `reload`, or `reload: none`"
-            )
-        return self
-
-    @property
-    def accounts(self) -> tuple[str, ...]:
-        """The accounts that the policy names."""
-        return self.users or (self.user or "",)
-
-    @property
-    def tells(self) -> str | None:
-        """The path of a file that shows what its reader accepts. One that has to be told may hold something else."""
-        return self.path if self.reload == "none" else None
 
 
 class HtpasswdTarget:
@@ -126,10 +70,8 @@ class HtpasswdTarget:
         """
         name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
         if name not in self.settings.accounts:
-            named = ", ".join(self.settings.accounts)
-            raise ConfigurationInvalid(
-                f"the value is for {name}", why=f"the policy names {named}", next="name it there"
-            )
+            named = " and ".join(self.settings.accounts)
+            raise ConfigurationInvalid(f"the value is for {name}", why=f"the policy has {named}", next="name it there")
         password = _password(given)
         kept = given[LINE].reveal() if LINE in given else b""
         owner, _, stored = kept.rpartition(b":")
@@ -176,9 +118,24 @@ class HtpasswdTarget:
             return Login.UNREACHABLE
         login = account.name.encode() + b":" + account.password
         said = probe.ask(found, login, ctx.deadline, secrets=[account.password])
-        if said in (Login.ACCEPTED, Login.REJECTED) and self._may_lag(account, said):
-            return Login.UNREACHABLE
-        return said
+        held = self._held(account) if said in (Login.ACCEPTED, Login.REJECTED) else None
+        lags = held is not None and held[0] != (said is Login.ACCEPTED) and probe.is_young(held[1])
+        return Login.UNREACHABLE if lags else said
+
+    def explain(self, version: SecretVersion, said: Login, ctx: Context) -> str:
+        """Where file and reader disagree, it reads another one. With `via` the file cannot be looked at from here."""
+        if said not in (Login.ACCEPTED, Login.REJECTED):
+            return ""
+        account, path = _account_of(version), self.settings.path
+        if path is None:
+            sent = "the file was sent where `via` says, and its reader does not go by it: does it read it from there?"
+            return sent if ctx.pending is not None else ""
+        held = self._held(account)
+        if held is None or held[0] == (said is Login.ACCEPTED):
+            return ""
+        if held[0]:
+            return f"{path} has {account.name} with this password, and its reader refuses it: {_ELSEWHERE}"
+        return f"{path} lets {account.name} in with this password no longer, and its reader still does: {_ELSEWHERE}"
 
     # ------------------------------------------------------------------------------------------------------ writing
 
@@ -250,16 +207,16 @@ class HtpasswdTarget:
         first, second = self.settings.users
         return second if ctx.current is not None and _account_of(ctx.current).name == first else first
 
-    def _may_lag(self, account: Account, said: Login) -> bool:
-        """Whether file and reader disagree, and the file is younger than a reader's look."""
+    def _held(self, account: Account) -> tuple[bool, files.Snapshot] | None:
+        """Does the file let this login in? None: it does not tell, or is not here."""
         if self.settings.path is None:
-            return False
+            return None
         try:
             was = files.read(self.settings.path)
             held = htpasswd.accepts(htpasswd.parse(was.content, self.settings.format), account)
         except Answered:
-            return False
-        return probe.is_young(was) and held is not None and held != (said is Login.ACCEPTED)
+            return None
+        return None if held is None else (held, was)
 
     def _check_file(self, ctx: Context) -> list[Finding]:
         path = self.settings.path
@@ -294,7 +251,7 @@ class HtpasswdTarget:
         return [Finding("warn", text, "where nobody does, remove its line")]
 
     def _check_probe(self, ctx: Context) -> list[Finding]:
-        """Somebody without a login must be refused, or the reader checks nothing. No failed login is spent on it."""
+        """Somebody without a login must be refused, or the reader checks nothing; and today's goes by the file."""
         found = self.settings.probe
         if found is None:
             return [Finding("unchecked", "without a `probe` nothing shows what the reader accepts", "give `probe`")]
@@ -311,9 +268,16 @@ class HtpasswdTarget:
             return [Finding("refuse", f"{found.http} lets anybody in without a login", further)]
         if said is not Login.REJECTED:
             return [Finding("warn", f"the probe's answer to nobody tells nothing ({said.value})")]
-        return []
+        if self.settings.tells is None or ctx.current is None:
+            return []
+        elsewhere = self.explain(ctx.current, self.test(ctx.current, ctx), ctx)
+        return [Finding("refuse", elsewhere)] if elsewhere else []
 
 
+_ELSEWHERE = (
+    "does it read this very file? One that is mounted alone stays the old one after a rename: mount its folder; "
+    "a reader that looks at start only needs `reload`"
+)
 _OPEN = {
     True: "name a first user in its `basic_auth_users` by hand, adopt it, then rotate",
     False: "probe an address that asks for a login; nginx answers `return` before it asks",
