@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, replace
 from enum import Enum
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tests.unit.engine.cases import LATER, T0, Case
 from vaultkeeper.engine import moves, plan
@@ -23,6 +23,7 @@ PREVIOUS, FROM, TO = 1, 2, 3
 FOREIGN = 0  #: a value that nobody here knows
 ORPHAN = 30  #: a minted value that was lost before it was stored
 Values = tuple[int, ...]
+Asked = TypeVar("Asked")
 
 
 class Group(NamedTuple):
@@ -100,6 +101,7 @@ class Engine:
         self._tracks: dict[int, tuple[tuple[Phase, ...], int]] = {}
         self._numbers: dict[tuple[Phase, ...], int] = {}
         self._memo: dict[tuple[int, Hashable], tuple[int, Change]] = {}
+        self._asked: dict[tuple[int, Callable[[Rotation], object]], object] = {}
 
     # ----------------------------------------------------------------------------------------------------- beginning
 
@@ -150,6 +152,13 @@ class Engine:
     def rotation(self, ledger: Ledger) -> Rotation:
         return self.rotations[ledger.rotation]
 
+    def once(self, ledger: Ledger, ask: Callable[[Rotation], Asked]) -> Asked:
+        """What `ask` says of the rotation: a function of it alone, asked a hundred thousand times."""
+        key = (ledger.rotation, ask)
+        if key not in self._asked:
+            self._asked[key] = ask(self.rotation(ledger))
+        return self._asked[key]  # type: ignore[return-value]
+
     def _track(self, phases: tuple[Phase, ...]) -> int:
         """A number for equal phases; hashed once for each tuple."""
         if id(phases) not in self._tracks:
@@ -186,7 +195,8 @@ class Engine:
             assert change.rotation is not None
             self._memo[key] = (self._intern(change.rotation), change)
         index, change = self._memo[key]
-        return at._replace(live=with_change(live._replace(rotation=index), change))
+        after = with_change(Ledger(index, *live[1:]), change)
+        return Point(at.world, at.durable, after, *at[3:])  # three times as fast as _replace
 
     def begun(self, at: Point) -> Point:
         """Journalled before it reaches outside: the only way to the world."""
@@ -272,7 +282,7 @@ class Engine:
 
 
 def less(at: Point) -> Point:
-    return at._replace(faults=at.faults - 1)
+    return Point(at.world, at.durable, at.live, at.faults - 1, at.round, at.hastened)
 
 
 def crash(at: Point, world: World) -> Edge:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from tests.unit.engine.abstract import FROM, ORPHAN, Edge, Engine, Fact, Group, Kind, Point, Values, World, crash, less
 from tests.unit.engine.cases import CHECKER_GROUP, LATER, T0, Case
@@ -114,19 +115,21 @@ class Stepping(Engine):
         if not self.case.checked or self.case.unverified:
             return {"not askable": Seen(askable=False, detail=self.case.unverified or "")}
 
-        def answers(of: Callable[[int], Login]) -> Seen:
+        def answers(of: Callable[[int], Login], **also: Any) -> Seen:
             to, from_, previous = (
                 None if (value := live.value(number)) is None else of(value)
                 for number in (rotation.to_version, rotation.from_version, rotation.previous_version)
             )
-            return Seen(to, from_, previous)
+            return Seen(to, from_, previous, **also)
 
-        truth = answers(lambda value: Login.ACCEPTED if value in at.world.accepted else Login.REJECTED)
         usable = bool(at.world.accepted)
+        truth = answers(
+            lambda value: Login.ACCEPTED if value in at.world.accepted else Login.REJECTED, account_usable=usable
+        )
         label = f"sees {[a and a.value for a in (truth.to, truth.from_, truth.previous)]}, usable {usable}"
-        seen = {label: replace(truth, account_usable=usable)}
+        seen = {label: truth}
         for silence in judge.NO_ANSWER:
-            seen[silence.value] = replace(answers(lambda _value, s=silence: s), unanswered=silence)  # type: ignore[misc]
+            seen[silence.value] = answers(lambda _value, s=silence: s, unanswered=silence)  # type: ignore[misc]
         if rotation.from_version is not None and not self.case.self_service:
             seen["newer tag"] = Seen(newer_tag=True, detail="a newer generation")
         return seen
@@ -146,8 +149,7 @@ class Stepping(Engine):
 
     def _resolve_doubt(self, at: Point, rotation: Rotation) -> Iterator[Edge]:
         if not judge.needs_observation(rotation):
-            clear = Change(replace(rotation, outcome_unknown=False, state=State.RUNNING, waiting=None, not_before=None))
-            yield Edge(Kind.CALM, "no doubt", self.judged(at, "no doubt", lambda _r: clear))
+            yield Edge(Kind.CALM, "no doubt", self.judged(at, "no doubt", _cleared))
             return
         outcomes: dict[str, Callable[[Rotation], Change]] = {
             label: (lambda r, s=seen: judge.judge_seen(r, s, T0))  # type: ignore[misc]
@@ -438,6 +440,10 @@ class Stepping(Engine):
             outcomes["in use after 7 days"] = lambda r: judge.judge_usage(r, in_use, LATER, due_again=False)
             outcomes["silent"] = lambda r: judge.judge_usage(r, silent, T0, due_again=False)
         yield from self._answers(at, "evidence", outcomes)
+
+
+def _cleared(rotation: Rotation) -> Change:
+    return Change(replace(rotation, outcome_unknown=False, state=State.RUNNING, waiting=None, not_before=None))
 
 
 def _delivered(world: World, number: int, values: Values) -> World:
