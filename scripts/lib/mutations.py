@@ -25,6 +25,7 @@ SEARCH, JUDGE = f"{ROWS}/test_search.py", f"{ROWS}/test_judge.py"
 PLAN, VERDICT, HOOKS = f"{ROWS}/test_plan.py", f"{ROWS}/test_verdict.py", f"{ROWS}/test_invariants.py"
 DOKPLOY = "tests/integration/test_dokploy.py"
 COLLECTOR = "tests/integration/test_collector.py"
+REDIS = "tests/integration/test_redis.py"
 ENVELOPE, INSTALLATION = "tests/unit/encryption/test_envelope.py", "tests/unit/encryption/test_installation.py"
 
 
@@ -425,6 +426,34 @@ MUTATIONS = [
         "    return judge.judge_tested(rotation, Tested(answer, detail=why), now)\n",
         "    return judge.judge_tested(rotation, Tested(answer), now)\n",
         named(COLLECTOR, "named and moved"),
+    ),
+    Mutation(
+        "redis: what was set is not saved, so a restart brings the old password back",
+        "vaultkeeper/access/redis_acl.py",
+        "*session.run(one.command, *([save] if save else [])), None][:2]",
+        "*session.run(one.command), None][:2]",
+        named(REDIS, "crash_after"),
+    ),
+    Mutation(
+        "redis: nothing is saved before the change",
+        "vaultkeeper/access/redis_acl.py",
+        "    for command in node.savers():\n",
+        "    return ACL_SAVE\n    for command in node.savers():\n",
+        named(REDIS, "fails_beforehand"),
+    ),
+    Mutation(
+        "redis: a node whose save fails keeps the change",
+        "vaultkeeper/access/redis_acl.py",
+        "        undo(session, one, save)\n",
+        "",
+        named(REDIS, "fails_afterwards"),
+    ),
+    Mutation(
+        "redis: a first password cuts off everybody on a nopass account",
+        "vaultkeeper/access/redis_acl.py",
+        "        if user is not None and user.nopass:\n",
+        "        if user is None and wanted:\n",
+        named(REDIS, "takes_any_password"),
     ),
 ]
 

@@ -163,10 +163,11 @@ def test_a_server_without_any_file_is_refused_before_anything(new_node: Make, op
     (told,) = of("refuse", target.check(context(old)))
     assert "cannot save its accounts" in told
     assert "persisted_by" in told
-    before = node.hashes(name)
+    before, calls = node.hashes(name), node.calls("acl|setuser")
     refused = target.set([new, old], [], context(old, new))
     assert isinstance(refused, No_)
     assert refused.why is No.UNSUPPORTED
+    assert node.calls("acl|setuser") == calls
     assert "restart would bring the old password back" in refused.detail
     assert node.hashes(name) == before
     assert seen(target, old).durable is False
@@ -194,8 +195,10 @@ def test_a_save_that_fails_beforehand_leaves_all_nodes_untouched(new_node: Make)
     target = open_target(account)
     old, new = version(1, "app", "old"), version(2, "app")
     _cannot_be_written(nodes[1])
+    calls = [node.calls("acl|setuser") for node in nodes]
     refused = target.set([new, old], [], context(old, new))
     assert isinstance(refused, No_)
+    assert [node.calls("acl|setuser") for node in nodes] == calls
     assert "ACL SAVE: There was an error trying to save the ACLs" in refused.detail
     assert [node.hashes("app") for node in nodes] == [{hashed("old")}] * 2
 

@@ -237,6 +237,13 @@ class Node:
         found = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in lines]
         return [one for one in found if one["user"] == name]
 
+    def calls(self, command: str) -> int:
+        """How often it was run here ("acl|setuser"), by anybody: MONITOR and SLOWLOG leave such commands out."""
+        with self.client() as say:
+            lines = say("INFO", "commandstats").decode().splitlines()
+        told = [line.partition("calls=")[2] for line in lines if line.startswith(f"cmdstat_{command}:")]
+        return int(told[0].partition(",")[0]) if told else 0
+
     def log_text(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
 
