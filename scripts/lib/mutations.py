@@ -352,7 +352,7 @@ MUTATIONS = [
     # --------------------------------------------------------------------------------------------------------- Dokploy
     Mutation(
         "Dokploy: done is believed",
-        "vaultkeeper/access/dokploy_confirm.py",
+        "vaultkeeper/access/dokploy/confirm.py",
         "            return dokploy_running.effective(here.server, service, here.wanted(service), healthy_s)\n",
         "            return Confirmed(Proof.DEMONSTRATED)\n",
         named(DOKPLOY, "swarm_going_back or longer_than"),
@@ -366,21 +366,21 @@ MUTATIONS = [
     ),
     Mutation(
         "Dokploy: the other fields of a save are wiped",
-        "vaultkeeper/access/dokploy_service.py",
+        "vaultkeeper/access/dokploy/service.py",
         "{name: holder.row[name] for name in",
         "{name: None for name in",
         named(DOKPLOY, "one_key_changes"),
     ),
     Mutation(
         "Dokploy: the first of several assignments is changed",
-        "vaultkeeper/access/dokploy_env.py",
+        "vaultkeeper/access/dokploy/env.py",
         '            if match["key"] == slot:\n',
         '            if match["key"] == slot and last is None:\n',
         named("tests/unit/access/test_dokploy_env.py", "last_assignment"),
     ),
     Mutation(
         "Dokploy: a name is looked up again in the middle of a rotation",
-        "vaultkeeper/access/dokploy_group.py",
+        "vaultkeeper/access/dokploy/group.py",
         "str(pinned or find(server, kind, said))",
         "str(find(server, kind, said))",
         named(DOKPLOY, "found_once"),

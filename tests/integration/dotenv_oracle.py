@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.servers import ServerMissing
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.dokploy_env import EnvText, parse
+from vaultkeeper.access.dokploy.env import EnvText, parse
 
 PACKAGE = "dotenv@16.4.5"
 BATCH = 20_000

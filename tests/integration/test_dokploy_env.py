@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.dotenv_oracle import Oracle, compare
 from tests.servers import ServerMissing
-from vaultkeeper.access.dokploy_env import parse
+from vaultkeeper.access.dokploy.env import parse
 
 COUNT, SEED = 5_000, 20261121
 

@@ -23,7 +23,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.vaults import Vaults
 from vaultkeeper import wiring
 from vaultkeeper.access import vault as logins
-from vaultkeeper.access.dokploy_env import parse
+from vaultkeeper.access.dokploy.env import parse
 from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Parts

@@ -14,7 +14,7 @@ from tests.servers.docker import SECOND, Engine
 from tests.servers.docker_service import Service, reference
 from vaultkeeper.access.docker import EngineSettings, engine
 from vaultkeeper.access.swarm import Swarm
-from vaultkeeper.access.swarm_objects import Logical, Memory, Objects
+from vaultkeeper.access.swarm.objects import Logical, Memory, Objects
 from vaultkeeper.destinations.swarm import SwarmDestination
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.outcome import (

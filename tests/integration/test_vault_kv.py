@@ -12,7 +12,7 @@ from tests.integration.delivery_kit import version
 from tests.integration.vault_kit import delivery
 from tests.servers.vaults import Vaults
 from vaultkeeper.access import vault as logins
-from vaultkeeper.access import vault_kv
+from vaultkeeper.access.vault import kv as vault_kv
 from vaultkeeper.destinations.vault_kv import VaultKvDestination
 from vaultkeeper.model.outcome import (
     Confirmed,

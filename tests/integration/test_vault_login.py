@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from tests.integration.vault_kit import Lines
 from tests.servers.vaults import Refusal, Vaults
 from vaultkeeper.access import vault as logins
-from vaultkeeper.access import vault_errors, vault_kv
-from vaultkeeper.access.vault_settings import VaultSettings
+from vaultkeeper.access.vault import errors as vault_errors
+from vaultkeeper.access.vault import kv as vault_kv
+from vaultkeeper.access.vault.settings import VaultSettings
 from vaultkeeper.destinations.vault_kv import Settings
 from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.ports import Deadline

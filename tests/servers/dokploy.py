@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from vaultkeeper.access.dokploy_env import parse, resolve
+from vaultkeeper.access.dokploy.env import parse, resolve
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.testing.dokploy import Service, SimulatedDokploy
 

@@ -15,14 +15,15 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import ClassVar, Self
 
-from vaultkeeper.access import dokploy_running, slots
+from vaultkeeper.access import slots
 from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.dokploy import DokployError, NotThere, RightMissing
-from vaultkeeper.access.dokploy_confirm import LATER, SOON, applied, confirmed, newest
-from vaultkeeper.access.dokploy_env import KEY, resolve
-from vaultkeeper.access.dokploy_group import Group, Settings, apply_to, edit, looked, may_hold, read_back
-from vaultkeeper.access.dokploy_running import CannotSee
-from vaultkeeper.access.dokploy_service import DATABASES, SHARED, Holder, save
+from vaultkeeper.access.dokploy import running as dokploy_running
+from vaultkeeper.access.dokploy.confirm import LATER, SOON, applied, confirmed, newest
+from vaultkeeper.access.dokploy.env import KEY, resolve
+from vaultkeeper.access.dokploy.group import Group, Settings, apply_to, edit, looked, may_hold, read_back
+from vaultkeeper.access.dokploy.running import CannotSee
+from vaultkeeper.access.dokploy.service import DATABASES, SHARED, Holder, save
 from vaultkeeper.access.settings import host_of
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import (

@@ -21,14 +21,18 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
-from vaultkeeper.access import docker, slots, swarm_advice, swarm_items, swarm_rollout, swarm_spec
+from vaultkeeper.access import docker, slots
 from vaultkeeper.access.answer import Answered, unknown
-from vaultkeeper.access.docker_answers import EngineTrouble
+from vaultkeeper.access.docker.answers import EngineTrouble
 from vaultkeeper.access.swarm import OutOfSequence, Service, Swarm
-from vaultkeeper.access.swarm_objects import MAX_BYTES, Memory, Objects
-from vaultkeeper.access.swarm_settings import SwarmSettings, service_of
-from vaultkeeper.access.swarm_slots import Seat, Seats
-from vaultkeeper.access.swarm_spec import Wanted
+from vaultkeeper.access.swarm import advice as swarm_advice
+from vaultkeeper.access.swarm import items as swarm_items
+from vaultkeeper.access.swarm import rollout as swarm_rollout
+from vaultkeeper.access.swarm import spec as swarm_spec
+from vaultkeeper.access.swarm.objects import MAX_BYTES, Memory, Objects
+from vaultkeeper.access.swarm.settings import SwarmSettings, service_of
+from vaultkeeper.access.swarm.slots import Seat, Seats
+from vaultkeeper.access.swarm.spec import Wanted
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import (
     Confirmation,

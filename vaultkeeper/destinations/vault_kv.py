@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
-from vaultkeeper.access import slots, vault, vault_kv
+from vaultkeeper.access import slots, vault
 from vaultkeeper.access.answer import Answered, refused
-from vaultkeeper.access.vault_errors import LAG, CasMismatch
-from vaultkeeper.access.vault_kv import Stored
-from vaultkeeper.access.vault_settings import VaultPath, VaultSettings
+from vaultkeeper.access.vault import kv as vault_kv
+from vaultkeeper.access.vault.errors import LAG, CasMismatch
+from vaultkeeper.access.vault.kv import Stored
+from vaultkeeper.access.vault.settings import VaultPath, VaultSettings
 from vaultkeeper.errors import PolicyInvalid, VaultkeeperError
 from vaultkeeper.model.outcome import (
     Confirmation,
@@ -50,7 +51,7 @@ from vaultkeeper.ports import DeliveryContext, Item, Spot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vaultkeeper.access.vault_transport import Transport
+    from vaultkeeper.access.vault.transport import Transport
 
 T = TypeVar("T")
 

@@ -17,15 +17,15 @@ from pydantic import Field, model_validator
 
 from vaultkeeper.access import vault
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.vault_errors import Rejected
-from vaultkeeper.access.vault_settings import VaultPath, VaultSettings
+from vaultkeeper.access.vault.errors import Rejected
+from vaultkeeper.access.vault.settings import VaultPath, VaultSettings
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.model.outcome import No, Refused, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes
 from vaultkeeper.ports import Context
 
 if TYPE_CHECKING:
-    from vaultkeeper.access.vault_transport import Transport
+    from vaultkeeper.access.vault.transport import Transport
 
 RANDOM = "sys/tools/random"
 PRINTABLE = frozenset(map(chr, range(0x21, 0x7F)))

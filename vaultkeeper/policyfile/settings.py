@@ -187,7 +187,7 @@ class _Walk:
 
     def _of_vault(self, value: Map, keys: tuple[str, ...], place: Place) -> dict[str, object]:
         """A reference with a connection of its own, whose login is never a {vault: …} again."""
-        from vaultkeeper.access.vault_settings import VaultReference
+        from vaultkeeper.access.vault.settings import VaultReference
 
         path = ".".join((self.path, *keys))
         auth = value.get("auth")

@@ -27,15 +27,15 @@ from pydantic import Field
 
 from vaultkeeper.access import vault
 from vaultkeeper.access.answer import Answered, unknown
-from vaultkeeper.access.vault_errors import LoginLocked, LoginRefused, NotThere, PermissionDenied, VaultError
-from vaultkeeper.access.vault_settings import VaultPath, VaultSettings
+from vaultkeeper.access.vault.errors import LoginLocked, LoginRefused, NotThere, PermissionDenied, VaultError
+from vaultkeeper.access.vault.settings import VaultPath, VaultSettings
 from vaultkeeper.errors import ChecksNothing, ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import Fields, Handle, SecretBytes, SecretVersion, Strategy, main_field
 from vaultkeeper.ports import Capabilities, Context
 
 if TYPE_CHECKING:
-    from vaultkeeper.access.vault_transport import Transport
+    from vaultkeeper.access.vault.transport import Transport
 
 T = TypeVar("T")
 NOBODY = "role_id"
@@ -145,7 +145,7 @@ class VaultAppRoleTarget:
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
         """A login as an application makes it. Raises ChecksNothing where the role asks for no secret id."""
-        from vaultkeeper.access.vault_transport import Transport
+        from vaultkeeper.access.vault.transport import Transport
 
         try:
             if self._ask(ctx, lambda role: role.settings()).get("bind_secret_id") is False:

@@ -79,9 +79,10 @@ class References:
     def _from_vault(self, reference: Mapping[str, Any]) -> SecretBytes:
         from pydantic import ValidationError
 
-        from vaultkeeper.access import vault, vault_kv
-        from vaultkeeper.access.vault_errors import VaultError
-        from vaultkeeper.access.vault_settings import VaultReference
+        from vaultkeeper.access import vault
+        from vaultkeeper.access.vault import kv as vault_kv
+        from vaultkeeper.access.vault.errors import VaultError
+        from vaultkeeper.access.vault.settings import VaultReference
 
         named = f"{{vault: {reference['vault']}, field: {reference.get('field')}}}"
         try:

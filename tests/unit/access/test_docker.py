@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from tests.servers import tls as certificates
-from vaultkeeper.access import docker, docker_context, process
+from vaultkeeper.access import docker, process
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.docker import EngineSettings
-from vaultkeeper.access.docker_answers import Declined, EngineTrouble, no_connection
+from vaultkeeper.access.docker import context as docker_context
+from vaultkeeper.access.docker.answers import Declined, EngineTrouble, no_connection
 from vaultkeeper.errors import ConfigurationInvalid, NotFound
 from vaultkeeper.model.outcome import No, Refused, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes

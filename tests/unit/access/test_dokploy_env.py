@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.dokploy_env import EnvText, only_reference, parse, references, resolve, spliced
+from vaultkeeper.access.dokploy.env import EnvText, only_reference, parse, references, resolve, spliced
 from vaultkeeper.model.outcome import No, Refused
 
 

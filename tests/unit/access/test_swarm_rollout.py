@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.unit.access.test_swarm_spec import reference, spec
-from vaultkeeper.access import swarm_advice, swarm_rollout
 from vaultkeeper.access.swarm import Service
-from vaultkeeper.access.swarm_rollout import Case
-from vaultkeeper.access.swarm_spec import NS, Mount, Wanted
+from vaultkeeper.access.swarm import advice as swarm_advice
+from vaultkeeper.access.swarm import rollout as swarm_rollout
+from vaultkeeper.access.swarm.rollout import Case
+from vaultkeeper.access.swarm.spec import NS, Mount, Wanted
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Failed, Holds, NotYet, Proof
 
 NOW = datetime(2026, 11, 21, 3, 0, 0, tzinfo=UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from vaultkeeper.access.swarm_settings import SwarmSettings, service_of
+from vaultkeeper.access.swarm.settings import SwarmSettings, service_of
 from vaultkeeper.errors import PolicyInvalid
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from vaultkeeper.access import swarm_spec
-from vaultkeeper.access.swarm_objects import MAX_NAME, name_of
-from vaultkeeper.access.swarm_spec import NS, Mount, Wanted
+from vaultkeeper.access.swarm import spec as swarm_spec
+from vaultkeeper.access.swarm.objects import MAX_NAME, name_of
+from vaultkeeper.access.swarm.spec import NS, Mount, Wanted
 
 
 def reference(id_: str, name: str, file: str | None = None, **more: object) -> dict[str, Any]:

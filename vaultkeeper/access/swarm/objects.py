@@ -17,9 +17,9 @@ from typing import Any
 
 from vaultkeeper.access.answer import refused
 from vaultkeeper.access.docker import MAX_LIST_BYTES
-from vaultkeeper.access.docker_answers import Declined
+from vaultkeeper.access.docker.answers import Declined
 from vaultkeeper.access.swarm import Swarm
-from vaultkeeper.access.swarm_spec import moment
+from vaultkeeper.access.swarm.spec import moment
 from vaultkeeper.model.outcome import No
 from vaultkeeper.model.secret import SecretVersion
 

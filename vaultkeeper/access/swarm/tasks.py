@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vaultkeeper.access.swarm_spec import moment, task_secrets
+from vaultkeeper.access.swarm.spec import moment, task_secrets
 
 Task = Mapping[str, Any]
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 
-from vaultkeeper.access import consumers, dokploy_running, slots
+from vaultkeeper.access import consumers, slots
 from vaultkeeper.access.dokploy import RightMissing
-from vaultkeeper.access.dokploy_group import NOBODY_WAITS, Group
-from vaultkeeper.access.dokploy_running import CannotSee
-from vaultkeeper.access.dokploy_service import DATABASES, Holder, How, deployments
+from vaultkeeper.access.dokploy import running as dokploy_running
+from vaultkeeper.access.dokploy.group import NOBODY_WAITS, Group
+from vaultkeeper.access.dokploy.running import CannotSee
+from vaultkeeper.access.dokploy.service import DATABASES, Holder, How, deployments
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Failed, NotYet, Proof
 from vaultkeeper.ports import DeliveryContext
 

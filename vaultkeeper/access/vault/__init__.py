@@ -20,14 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vaultkeeper.access.vault_errors import LoginLocked, PermissionDenied, TokenDead, Unanswered, VaultError
-from vaultkeeper.access.vault_settings import Auth, VaultSettings
+from vaultkeeper.access.vault.errors import LoginLocked, PermissionDenied, TokenDead, Unanswered, VaultError
+from vaultkeeper.access.vault.settings import Auth, VaultSettings
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.secret import SecretBytes
 from vaultkeeper.ports import Credentials, Deadline
 
 if TYPE_CHECKING:
-    from vaultkeeper.access.vault_transport import Transport
+    from vaultkeeper.access.vault.transport import Transport
 
 T = TypeVar("T")
 
@@ -197,7 +197,7 @@ def _guarded(login: Login, act: Callable[[Transport], T]) -> T:
 
 
 def _logged_in(settings: VaultSettings, credentials: Credentials, deadline: Deadline) -> Login:
-    from vaultkeeper.access.vault_transport import Transport
+    from vaultkeeper.access.vault.transport import Transport
 
     login = Login(settings, Transport(settings))
     login.transport.deadline = deadline

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vaultkeeper.access.docker import EngineSettings
 from vaultkeeper.access.settings import Mode, Shape
-from vaultkeeper.access.swarm_spec import NS, Mount
+from vaultkeeper.access.swarm.spec import NS, Mount
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model import duration
 from vaultkeeper.model.secret import GroupKey

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaultkeeper.access import slots, swarm_advice, swarm_spec
+from vaultkeeper.access import slots
 from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.swarm import Service, Swarm
-from vaultkeeper.access.swarm_objects import LABEL, MAX_BYTES, Logical, Object, Objects
-from vaultkeeper.access.swarm_spec import Mount, Wanted, task_secrets
-from vaultkeeper.access.swarm_tasks import alive
+from vaultkeeper.access.swarm import advice as swarm_advice
+from vaultkeeper.access.swarm import spec as swarm_spec
+from vaultkeeper.access.swarm.objects import LABEL, MAX_BYTES, Logical, Object, Objects
+from vaultkeeper.access.swarm.spec import Mount, Wanted, task_secrets
+from vaultkeeper.access.swarm.tasks import alive
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Held, No
 from vaultkeeper.model.secret import SecretVersion

@@ -24,11 +24,11 @@ from urllib.parse import urlencode, urlsplit
 import httpcore2
 from pydantic import BeforeValidator, Field
 
-from vaultkeeper.access import docker_context
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.docker_answers import SAID, EngineTrouble, judged, message, no_connection, trouble, unreachable
-from vaultkeeper.access.docker_context import Endpoint
-from vaultkeeper.access.docker_network import Network
+from vaultkeeper.access.docker import context as docker_context
+from vaultkeeper.access.docker.answers import SAID, EngineTrouble, judged, message, no_connection, trouble, unreachable
+from vaultkeeper.access.docker.context import Endpoint
+from vaultkeeper.access.docker.network import Network
 from vaultkeeper.access.settings import PolicyPath, Shape
 from vaultkeeper.model.outcome import Login, No, Unknown
 from vaultkeeper.ports import Credentials, Deadline

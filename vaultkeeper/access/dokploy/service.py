@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vaultkeeper.access.answer import refused
 from vaultkeeper.access.dokploy import Dokploy, NotDokploy, ProcedureMissing
-from vaultkeeper.access.dokploy_env import references
+from vaultkeeper.access.dokploy.env import references
 from vaultkeeper.model.outcome import Login, No, Unknown
 
 Database = Literal["postgres", "mysql", "mariadb", "mongo", "redis"]

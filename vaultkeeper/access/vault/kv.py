@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hvac.api.secrets_engines import KvV2
 from hvac.utils import format_url
 
-from vaultkeeper.access.vault_errors import Deleted, Lagging, NotThere, NotVersioned, PermissionDenied
+from vaultkeeper.access.vault.errors import Deleted, Lagging, NotThere, NotVersioned, PermissionDenied
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from vaultkeeper.access.slots import Same
-    from vaultkeeper.access.vault_transport import Transport
+    from vaultkeeper.access.vault.transport import Transport
     from vaultkeeper.ports import DeliveryContext, Item
 
 

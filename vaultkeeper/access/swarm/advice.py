@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from vaultkeeper.access import swarm_spec
 from vaultkeeper.access.swarm import Service
-from vaultkeeper.access.swarm_spec import Mount, Reference
-from vaultkeeper.access.swarm_tasks import Task, state
+from vaultkeeper.access.swarm import spec as swarm_spec
+from vaultkeeper.access.swarm.spec import Mount, Reference
+from vaultkeeper.access.swarm.tasks import Task, state
 from vaultkeeper.model.outcome import Finding
 
 _SHORT_MONITOR_S = 5.0

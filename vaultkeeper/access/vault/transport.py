@@ -14,9 +14,10 @@ from urllib.parse import urlencode
 
 from hvac.adapters import Adapter
 
-from vaultkeeper.access import http, vault_errors
+from vaultkeeper.access import http
 from vaultkeeper.access.settings import host_of
-from vaultkeeper.access.vault_settings import VaultSettings
+from vaultkeeper.access.vault import errors as vault_errors
+from vaultkeeper.access.vault.settings import VaultSettings
 from vaultkeeper.ports import Deadline
 
 LIMIT_BYTES = 4 << 20  # a secret of 1 MiB, spelt in JSON

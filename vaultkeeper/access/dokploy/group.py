@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 from vaultkeeper.access import slots
 from vaultkeeper.access.answer import refused, unknown
 from vaultkeeper.access.dokploy import Connection, Dokploy, DokployError, opened
-from vaultkeeper.access.dokploy_env import EnvText, only_reference, references, resolve, spliced
-from vaultkeeper.access.dokploy_running import Wanted
-from vaultkeeper.access.dokploy_service import (
+from vaultkeeper.access.dokploy.env import EnvText, only_reference, references, resolve, spliced
+from vaultkeeper.access.dokploy.running import Wanted
+from vaultkeeper.access.dokploy.service import (
     DATABASES,
     KINDS,
     SHARED,

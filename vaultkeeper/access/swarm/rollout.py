@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vaultkeeper.access import swarm_advice, swarm_spec
 from vaultkeeper.access.swarm import Service
-from vaultkeeper.access.swarm_spec import Wanted, task_secrets
-from vaultkeeper.access.swarm_tasks import Rollout, Task, alive, changed_at, error, state
+from vaultkeeper.access.swarm import advice as swarm_advice
+from vaultkeeper.access.swarm import spec as swarm_spec
+from vaultkeeper.access.swarm.spec import Wanted, task_secrets
+from vaultkeeper.access.swarm.tasks import Rollout, Task, alive, changed_at, error, state
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Failed, Holds, NotYet, Proof
 
 LastWords = Callable[[Sequence[Task]], str]

@@ -14,7 +14,7 @@ from typing import Any
 
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.dokploy import Dokploy
-from vaultkeeper.access.dokploy_service import Holder
+from vaultkeeper.access.dokploy.service import Holder
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Failed, Login, NotYet, Proof, Unknown
 
 AGAIN = timedelta(seconds=1)

@@ -12,11 +12,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from vaultkeeper.access import slots, swarm_spec
+from vaultkeeper.access import slots
 from vaultkeeper.access.swarm import Service
-from vaultkeeper.access.swarm_settings import SwarmSettings
-from vaultkeeper.access.swarm_slots import Seat, Seats
-from vaultkeeper.access.swarm_spec import Json, Wanted
+from vaultkeeper.access.swarm import spec as swarm_spec
+from vaultkeeper.access.swarm.settings import SwarmSettings
+from vaultkeeper.access.swarm.slots import Seat, Seats
+from vaultkeeper.access.swarm.spec import Json, Wanted
 from vaultkeeper.model.outcome import Confirmation, Failed, NotYet, Receipt
 from vaultkeeper.model.policy import DestinationSpec, Read
 from vaultkeeper.ports import Item

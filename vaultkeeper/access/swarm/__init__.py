@@ -14,9 +14,9 @@ from typing import Any
 
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.docker import MAX_LIST_BYTES, Engine
-from vaultkeeper.access.docker_answers import Declined
-from vaultkeeper.access.swarm_spec import Json, moment, references
-from vaultkeeper.access.swarm_tasks import Task
+from vaultkeeper.access.docker.answers import Declined
+from vaultkeeper.access.swarm.spec import Json, moment, references
+from vaultkeeper.access.swarm.tasks import Task
 from vaultkeeper.model.outcome import No, Refused
 from vaultkeeper.ports import Deadline
 

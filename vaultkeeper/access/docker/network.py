@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpcore2
 
 from vaultkeeper.access import process
-from vaultkeeper.access.docker_context import Endpoint
+from vaultkeeper.access.docker.context import Endpoint
 from vaultkeeper.access.http import Timed
 from vaultkeeper.ports import Deadline
 
