@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ POSTGRES = "18"
 AT_ONCE = timedelta(0)
 
 
+class Later(SystemClock):
+    """Goes as fast as any, and may be set forward: between two rotations a budget of failed logins fills up again."""
+
+    def __init__(self) -> None:
+        self.ahead = AT_ONCE
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
 class Stage:
     """Everything real: store, envelope, audit log, back ends, server. `folder` is empty and everybody may enter it."""
 
@@ -46,7 +56,8 @@ class Stage:
         self.cluster = Cluster(from_wheel(POSTGRES, cache=folder / "cache"), folder / "postgres")
         self.cluster.create(self._password, settings={"max_connections": "60"})
         self.cluster.start()
-        state, redactor, clock = folder / "state", Redactor(), SystemClock()
+        state, redactor, clock = folder / "state", Redactor(), Later()
+        self._clock = clock
         state.mkdir(mode=0o700)
         key = identity.generate(folder / "identity")
         self.installation = Installation.create(state, key, (), waived="a benchmark keeps nothing")
@@ -101,8 +112,9 @@ class Stage:
         """A new secret that somebody else checks, adopted, delivered to a file of its own."""
         return self.take(replace(self._policy(name), target=target, strategy=target.strategy), works_today)
 
-    def rotate(self, names: Sequence[str], parallel: int = 1) -> None:
-        """Raises RuntimeError where one of them did not end well."""
+    def rotate(self, names: Sequence[str], parallel: int = 1, *, after: timedelta = AT_ONCE) -> None:
+        """Raises RuntimeError where one of them did not end well. `after`: how long since the rotation before."""
+        self._clock.ahead += after
         for report in rotate(names, replace(self.parts, parallel=parallel), by_name=True):
             if report.state != "done":
                 raise RuntimeError(f"{report.secret}: {report.state} ({report.error or report.skipped})")

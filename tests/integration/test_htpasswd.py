@@ -322,6 +322,23 @@ def test_a_life_of_two_secrets_in_one_file(
     assert " vaultkeeper" in server.nginx.log_text()  # who asked
 
 
+def test_a_rotation_asks_its_reader_five_times_and_is_refused_twice(server: HtpasswdServer, shop: House) -> None:
+    account = server.account()
+    shop.secret("web/asked", account.settings, "htpasswd")
+    shop.adopt("web/asked", account)
+    log = server.nginx.folder / "access.log"
+    before = len(log.read_text())
+    (report,) = shop.rotate("web/asked")
+    assert report.exit_code == 0, report
+    asked_for = [line.split() for line in log.read_text()[before:].splitlines() if line.endswith(" vaultkeeper")]
+    first, second = (user.rpartition("_")[2] for user in account.settings["users"])  # type: ignore[attr-defined]
+    assert [(words[1].rpartition("_")[2], words[5]) for words in asked_for] == [
+        ("-", "401"), (first, "200"),  # check: somebody without a login, today's
+        (second, "200"), (second, "401"),  # test: the new one, a wrong one
+        (first, "401"),  # prove: the old one
+    ]  # fmt: skip
+
+
 def test_prometheus_goes_back_where_a_consumer_cannot_run_on_the_new_value(server: HtpasswdServer, shop: House) -> None:
     account = server.of_prometheus()
     config = server.prometheus.web_config

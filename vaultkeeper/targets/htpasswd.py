@@ -14,6 +14,7 @@ https://nginx.org/en/docs/http/ngx_http_auth_basic_module.html, https://promethe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Self
 
@@ -118,19 +119,17 @@ class HtpasswdTarget:
             return Login.UNREACHABLE
         login = account.name.encode() + b":" + account.password
         said = probe.ask(found, login, ctx.deadline, secrets=[account.password])
-        held = self._held(account) if said in (Login.ACCEPTED, Login.REJECTED) else None
+        held = self._held(account, said)
         lags = held is not None and held[0] != (said is Login.ACCEPTED) and probe.is_young(held[1])
         return Login.UNREACHABLE if lags else said
 
     def explain(self, version: SecretVersion, said: Login, ctx: Context) -> str:
         """Where file and reader disagree, it reads another one. With `via` the file cannot be looked at from here."""
-        if said not in (Login.ACCEPTED, Login.REJECTED):
-            return ""
         account, path = _account_of(version), self.settings.path
-        if path is None:
+        if path is None and said in (Login.ACCEPTED, Login.REJECTED):
             sent = "the file was sent where `via` says, and its reader does not go by it: does it read it from there?"
             return sent if ctx.pending is not None else ""
-        held = self._held(account)
+        held = self._held(account, said)
         if held is None or held[0] == (said is Login.ACCEPTED):
             return ""
         if held[0]:
@@ -207,15 +206,20 @@ class HtpasswdTarget:
         first, second = self.settings.users
         return second if ctx.current is not None and _account_of(ctx.current).name == first else first
 
-    def _held(self, account: Account) -> tuple[bool, files.Snapshot] | None:
-        """Does the file let this login in? None: it does not tell, or is not here."""
-        if self.settings.path is None:
+    def _held(self, account: Account, said: Login) -> tuple[bool, files.Snapshot] | None:
+        """Does the file let this login in? None: it does not tell, or is not here.
+
+        The hash of a version says nothing of a wrong password that is tried in its name.
+        """
+        if self.settings.path is None or said not in (Login.ACCEPTED, Login.REJECTED):
             return None
         try:
             was = files.read(self.settings.path)
-            held = htpasswd.accepts(htpasswd.parse(was.content, self.settings.format), account)
+            users = htpasswd.parse(was.content, self.settings.format)
         except Answered:
             return None
+        agrees = said is Login.ACCEPTED and users.effective(account.name) == account.hash
+        held = True if agrees else htpasswd.accepts(users, replace(account, hash=b""))
         return None if held is None else (held, was)
 
     def _check_file(self, ctx: Context) -> list[Finding]:
