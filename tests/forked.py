@@ -6,6 +6,7 @@ commands. What the command does from `main` on, and how it ends, is the same; `p
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -163,8 +164,20 @@ def _forks(requests: socket.socket) -> dict[str, Any]:
             waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, line))
 
 
+_ended: list[object] = []
+
+
+def _leave() -> None:
+    """Last of all that is done at exit: an interpreter that took itself apart would copy every page of the template."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = _ended[0] if _ended else 1
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
 def main() -> NoReturn:
     """The template; in its children, the command."""
+    atexit.register(_leave)  # first, so that whatever is registered later is done before it
     _load()
     gc.collect()
     gc.freeze()
@@ -180,7 +193,11 @@ def main() -> NoReturn:
     from vaultkeeper.cli import main as command
 
     sys.argv = ["vaultkeeper", *request["arguments"]]
-    command()
+    try:
+        command()
+    except SystemExit as ending:
+        _ended.append(ending.code)
+        raise
 
 
 if __name__ == "__main__":
