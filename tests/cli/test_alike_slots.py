@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forked
+
 POLICY = """
 secrets:
   shop/key:
@@ -25,8 +27,7 @@ def test_going_back_ends_where_a_slot_reads_the_same_for_both_versions(tmp_path:
     environment = {f"VAULTKEEPER_{name}": str(tmp_path / path) for name, path in places.items()}
 
     def run(*arguments: str) -> int:
-        command = [sys.executable, "-m", "vaultkeeper", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode
+        return forked.run(arguments, env=environment, cwd=tmp_path, timeout=60).returncode
 
     assert run("init", "--without-recovery") == 0
     assert run("rotate", "--all") == 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 POLICY = """
 defaults: {min_interval: 0s}
@@ -35,12 +35,9 @@ class Machine:
     def run(self, *arguments: str, code: int = 0) -> str:
         places = {"STATE_DIR": "state", "IDENTITY": "identity.txt", "POLICIES": "policies"}
         environment = {f"VAULTKEEPER_{name}": str(self.folder / path) for name, path in places.items()}
-        done = subprocess.run(
-            [sys.executable, "-m", "vaultkeeper", *arguments],
-            env=environment, capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+        done = forked.run(arguments, env=environment, cwd=self.folder)
         assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
+        return done.stdout.decode()
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.integration.hunter import Hunter
 from tests.integration.redis_kit import Installed, Monitor, as_user, plain
 from tests.servers import ServerMissing, TestAccount
@@ -305,9 +304,9 @@ def test_no_password_is_in_what_the_server_logs_shows_and_counts(
 def _command(shop: Installed, *arguments: str, code: int = 0) -> str:
     places = {"STATE_DIR": "state", "POLICIES": "policies", "IDENTITY": "identity.txt"}
     env = {f"VAULTKEEPER_{name}": str(shop.home / path) for name, path in places.items()} | {"VAULTKEEPER_DEBUG": "1"}
-    argv = [sys.executable, "-m", "vaultkeeper", "-vv", *arguments]
-    ran = subprocess.run(argv, env=os.environ | env, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == code, ran.stdout + ran.stderr
+    ran = forked.run(["-vv", *arguments], env=os.environ | env, cwd=shop.home)
+    shown = (ran.stdout + ran.stderr).decode()
+    assert ran.returncode == code, shown
     if "--json" in arguments:
         assert json.loads(ran.stdout)
-    return ran.stdout + ran.stderr
+    return shown

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+from tests import forked
 from tests.servers.token_list import start
 
 
@@ -24,8 +23,7 @@ def test_a_list_that_is_read_back_loses_our_old_token_and_keeps_other_peoples(tm
     env = {**os.environ, **{f"VAULTKEEPER_{name}": str(path) for name, path in names.items()}}
 
     def vaultkeeper(*words: str, given: str = "") -> None:
-        argv = [sys.executable, "-m", "vaultkeeper", *words]
-        ran = subprocess.run(argv, input=given, env=env, capture_output=True, text=True, check=False)
+        ran = forked.run(words, env=env, cwd=tmp_path, stdin=given.encode())
         assert ran.returncode == 0, ran.stderr + ran.stdout
 
     try:
