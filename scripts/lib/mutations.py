@@ -24,6 +24,7 @@ ENGINE, ROWS = "vaultkeeper/engine", "tests/unit/engine"
 SEARCH, JUDGE = f"{ROWS}/test_search.py", f"{ROWS}/test_judge.py"
 PLAN, VERDICT, HOOKS = f"{ROWS}/test_plan.py", f"{ROWS}/test_verdict.py", f"{ROWS}/test_invariants.py"
 DOKPLOY = "tests/integration/test_dokploy.py"
+GRAFANA = "tests/integration/test_grafana_{}.py"
 COLLECTOR = "tests/integration/test_collector.py"
 REDIS = "tests/integration/test_redis.py"
 ENVELOPE, INSTALLATION = "tests/unit/encryption/test_envelope.py", "tests/unit/encryption/test_installation.py"
@@ -454,6 +455,63 @@ MUTATIONS = [
         "        if user is not None and user.nopass:\n",
         "        if user is None and wanted:\n",
         named(REDIS, "takes_any_password"),
+    ),
+    # --------------------------------------------------------------------------------------------------------- Grafana
+    Mutation(
+        "grafana: a refusal counts although nothing shows that the name is not locked",
+        "vaultkeeper/targets/grafana_admin.py",
+        "        return Login.REJECTED if asked > 1 and ctx.pending is None else Login.THROTTLED\n",
+        "        return Login.REJECTED\n",
+        named(GRAFANA.format("admin"), "locked_in_every_name"),
+    ),
+    Mutation(
+        "grafana: a refused admin is tried by each secret of a command",
+        "vaultkeeper/access/grafana_login.py",
+        "    if waits:\n",
+        "    if False:\n",
+        named(GRAFANA.format("admin"), "tried_once"),
+    ),
+    Mutation(
+        "grafana: a token that is refused without a reason is dead",
+        "vaultkeeper/targets/grafana_service_account_token.py",
+        "        if not error.unsaid:\n            return Login.REJECTED\n",
+        "        if True:\n            return Login.REJECTED\n",
+        named(GRAFANA.format("tokens"), "own_database"),
+    ),
+    Mutation(
+        "grafana: a last use is taken at its word",
+        "vaultkeeper/targets/grafana_service_account_token.py",
+        "        silence = GRAIN + timedelta",
+        "        silence = timedelta",
+        named(GRAFANA.format("tokens"), "left_out"),
+    ),
+    Mutation(
+        "grafana: whatever organisation its user looked at last",
+        "vaultkeeper/access/grafana.py",
+        '            headers |= {} if self._org is None else {"X-Grafana-Org-Id": str(self._org)}\n',
+        "",
+        named(GRAFANA.format("datasource"), "another_organisation"),
+    ),
+    Mutation(
+        "grafana: a data source is written over somebody else's write",
+        "vaultkeeper/access/grafana_datasource.py",
+        '_NOT_SENT = frozenset({"id",',
+        '_NOT_SENT = frozenset({"version", "id",',
+        named(GRAFANA.format("datasource"), "conflict"),
+    ),
+    Mutation(
+        "grafana: two writes within one second",
+        "vaultkeeper/access/grafana_datasource.py",
+        "SPACING = timedelta(seconds=3)",
+        "SPACING = timedelta(0)",
+        named(GRAFANA.format("datasource"), "seconds_apart"),
+    ),
+    Mutation(
+        "grafana: health out of the cache and the old pool",
+        "vaultkeeper/access/grafana_datasource.py",
+        'server.exchange("GET", path, fresh=True)',
+        'server.exchange("GET", path)',
+        named(GRAFANA.format("datasource"), "stored_now"),
     ),
 ]
 
