@@ -237,9 +237,9 @@ def test_a_locked_admin_after_the_check_is_waited_for(home: Home, rosa: User) ->
 
 def forget_refusals() -> None:
     """Five minutes of our own clock, which no test turns."""
-    from vaultkeeper.access import grafana_login
+    from vaultkeeper.access.grafana import login
 
-    grafana_login._refused_until_s.clear()
+    login._refused_until_s.clear()
 
 
 # ---------------------------------------------------------------------------------------------------- what can be wrong

@@ -22,13 +22,13 @@ from typing import ClassVar, Self, TypeVar
 
 from pydantic import Field
 
-from vaultkeeper.access import grafana_datasource as sources
 from vaultkeeper.access import slots
 from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.grafana import Connection, Grafana, refuse_without
-from vaultkeeper.access.grafana_datasource import Stored
-from vaultkeeper.access.grafana_errors import LoginRefused, NotThere
-from vaultkeeper.access.grafana_login import Asker, with_login
+from vaultkeeper.access.grafana import datasource as sources
+from vaultkeeper.access.grafana.datasource import Stored
+from vaultkeeper.access.grafana.errors import LoginRefused, NotThere
+from vaultkeeper.access.grafana.login import Asker, with_login
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import (
     Confirmation,

@@ -23,9 +23,9 @@ from pydantic import Field, model_validator
 
 from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.grafana import Connection, Grafana
-from vaultkeeper.access.grafana_errors import LOCKED_FOR, LoginRefused, ServerFailed, form_is_off
-from vaultkeeper.access.grafana_login import ByPassword, LoginName, with_login
-from vaultkeeper.access.grafana_users import SHORTEST, Account, Configuration, User, looked_up, overwrite, unwelcome
+from vaultkeeper.access.grafana.errors import LOCKED_FOR, LoginRefused, ServerFailed, form_is_off
+from vaultkeeper.access.grafana.login import ByPassword, LoginName, with_login
+from vaultkeeper.access.grafana.users import SHORTEST, Account, Configuration, User, looked_up, overwrite, unwelcome
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field

@@ -18,12 +18,11 @@ from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from vaultkeeper.access import grafana_tokens as tokens
 from vaultkeeper.access.answer import Answered, refused
-from vaultkeeper.access.grafana import Connection, Grafana, by_token, refuse_without
-from vaultkeeper.access.grafana_errors import LoginRefused, Misunderstood
-from vaultkeeper.access.grafana_login import Asker, with_login
-from vaultkeeper.access.grafana_tokens import Token, Tokens
+from vaultkeeper.access.grafana import Connection, Grafana, by_token, refuse_without, tokens
+from vaultkeeper.access.grafana.errors import LoginRefused, Misunderstood
+from vaultkeeper.access.grafana.login import Asker, with_login
+from vaultkeeper.access.grafana.tokens import Token, Tokens
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import (

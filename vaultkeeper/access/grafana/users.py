@@ -9,7 +9,7 @@ from typing import Any
 
 from vaultkeeper.access.answer import refused
 from vaultkeeper.access.grafana import Connection, Grafana, by_password, path_of
-from vaultkeeper.access.grafana_errors import LoginRefused, Misunderstood, NotThere
+from vaultkeeper.access.grafana.errors import LoginRefused, Misunderstood, NotThere
 from vaultkeeper.model.outcome import Done, No, Refused, Result
 from vaultkeeper.model.secret import SecretBytes
 from vaultkeeper.ports import Deadline

@@ -15,7 +15,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from vaultkeeper.access.grafana import Connection, Credential, Grafana, by_password, by_token
-from vaultkeeper.access.grafana_errors import LOCKED_FOR, LoginRefused, login_refused
+from vaultkeeper.access.grafana.errors import LOCKED_FOR, LoginRefused, login_refused
 from vaultkeeper.access.settings import Reference, Shape
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.model.secret import SecretBytes, main_field

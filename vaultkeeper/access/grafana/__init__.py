@@ -1,4 +1,4 @@
-"""Requests to Grafana's HTTP API (written after 12.4.0). What its answers mean: `access/grafana_errors.py`.
+"""Requests to Grafana's HTTP API (written after 12.4.0). What its answers mean: `access/grafana/errors.py`.
 
 Credentials go along unasked, because a 401 of Grafana asks for none. Where anonymous access is on, a refused one is
 served as the anonymous viewer, with 200, and with 403 for what that one may not do: only `/api/user` tells who somebody
@@ -20,10 +20,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from vaultkeeper.access import grafana_errors as errors
 from vaultkeeper.access import http
 from vaultkeeper.access.answer import refused
-from vaultkeeper.access.grafana_errors import GrafanaError, RightMissing, Unsaid
+from vaultkeeper.access.grafana import errors
+from vaultkeeper.access.grafana.errors import GrafanaError, RightMissing, Unsaid
 from vaultkeeper.access.settings import PolicyPath, Shape, Url, host_of
 from vaultkeeper.model.outcome import No
 from vaultkeeper.model.secret import SecretBytes
