@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.postgres_kit import adopted, context, drawn, open_target, seen
 from tests.servers.postgres import PostgresServer
-from vaultkeeper.access import postgres_kept
+from vaultkeeper.access import kept as keeping
 from vaultkeeper.model.outcome import Done, Login, Refused
 from vaultkeeper.targets.postgres import PostgresTarget
 
@@ -65,7 +65,7 @@ def test_a_session_is_not_kept_with_a_transaction_open(postgres: PostgresServer)
 def test_a_session_that_was_idle_for_too_long_is_not_used_again(
     postgres: PostgresServer, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_kept, "KEPT_S", -1)
+    monkeypatch.setattr(keeping, "KEPT_S", -1)
     before = sessions(postgres)
     target.check(context())
     [kept] = sessions(postgres) - before

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from vaultkeeper.access import postgres as pg
 from vaultkeeper.access import postgres_advice as advice
 from vaultkeeper.access import postgres_roles as roles
-from vaultkeeper.access.postgres_kept import Kept
+from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.settings import PolicyPath, Shape
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model import duration
@@ -151,7 +151,7 @@ class PostgresTarget:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self.settings = settings
-        self._admin = Kept()
+        self._admin: Kept[pg.Session] = Kept()
 
     def close(self) -> None:
         self._admin.end()
