@@ -14,16 +14,15 @@ import functools
 import hashlib
 import hmac
 import importlib
-import ipaddress
 import os
 import re
 import select
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
+from vaultkeeper.access.address import Address
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 
 if TYPE_CHECKING:
@@ -74,33 +73,6 @@ class StatementFailed(BackendError):
 
 class ReplyLost(BackendError):
     """The connection ended or the deadline passed before the answer came: it may have been done or not."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server is. `host`: a name, an IP address, or the absolute folder of a Unix socket."""
-
-    host: str
-    port: int
-    tls: bool = True  #: verify-full, never less
-    ca: str | None = None  #: PEM file; None: the system's authorities
-
-    @property
-    def is_socket(self) -> bool:
-        return self.host.startswith("/")
-
-    @property
-    def is_local(self) -> bool:
-        """A Unix socket or loopback: nothing to overhear."""
-        if self.is_socket or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 class Session:

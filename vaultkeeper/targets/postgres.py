@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from vaultkeeper.access import postgres as pg
 from vaultkeeper.access import postgres_advice as advice
 from vaultkeeper.access import postgres_roles as roles
+from vaultkeeper.access.address import Address
 from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.settings import PolicyPath, Shape
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
@@ -124,12 +125,12 @@ class PostgresSettings(Shape):
         return self.users or (self.user or "",)
 
     @property
-    def address(self) -> pg.Address:
+    def address(self) -> Address:
         """Where the server is."""
-        plain = pg.Address(self.host, self.port, tls=False)
+        plain = Address(self.host, self.port, tls=False)
         if isinstance(self.tls, Tls):
-            return pg.Address(self.host, self.port, ca=self.tls.ca)
-        return plain if self.tls == "off" or plain.is_local else pg.Address(self.host, self.port)
+            return Address(self.host, self.port, ca=self.tls.ca)
+        return plain if self.tls == "off" or plain.is_local else Address(self.host, self.port)
 
 
 class PostgresTarget:
