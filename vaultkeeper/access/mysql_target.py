@@ -1,0 +1,272 @@
+"""What the targets `mariadb` and `mysql` do alike: log in, find the account of a version, count and end sessions."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from vaultkeeper.access import mysql_people as people
+from vaultkeeper.access.kept import Kept
+from vaultkeeper.access.mysql import Denial, LoginFailed, ReplyLost, Session, StatementFailed, connect
+from vaultkeeper.access.mysql_people import Account
+from vaultkeeper.access.mysql_settings import AccountSettings, Admin
+from vaultkeeper.errors import BackendError, ConfigurationInvalid, NotAuthorised
+from vaultkeeper.model.outcome import Done, Finding, Login, No, Refused, Result, Unknown, Usage
+from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, main_field
+from vaultkeeper.ports import Context
+
+CONTROL_CHARACTERS = frozenset(map(chr, [*range(32), 127]))  # option files of clients cannot carry them
+MAX_BYTES = 255  # caching_sha2_password takes 256 with its end: sql/auth/sha2_password_common.h
+MOST_FAILURES = 4  # in a row, that a rotation may cause: a control, a proof, and both again after a lost answer
+_ALONE_S = 5
+_PREVENTED = {1290, 1836}  # read_only, strict_password_validation, skip_grant_tables
+_PASSING = {1040, 1205, 1206, 1213, 1637, 1969, 3024}  # full, or waited too long for a lock
+
+
+class Accounts:
+    """Accounts of one server. A back end adds how it reads and writes what they accept."""
+
+    kind: ClassVar[str]
+    is_mariadb: ClassVar[bool]
+
+    def __init__(self, settings: AccountSettings) -> None:
+        self.settings = settings
+        self._admin: Kept[Session] = Kept()
+
+    def close(self) -> None:
+        self._admin.end()
+
+    def system(self) -> str:
+        return str(self.settings.address)
+
+    def login_key(self, version: SecretVersion) -> tuple[str, str]:
+        return username(version), str(self.settings.address)
+
+    def decoy(self, version: SecretVersion) -> SecretVersion | None:
+        return None
+
+    # ------------------------------------------------------------------------------------------------------- versions
+
+    def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
+        """Adds `username`. Raises ConfigurationInvalid where it is none of the policy's, or is not told."""
+        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
+        if name not in self.settings.accounts:
+            raise ConfigurationInvalid(
+                f"the value is for {name}",
+                why=f"the policy names {' and '.join(self.settings.accounts)}",
+                next="adopt the password of an account that the policy names",
+            )
+        return {**given, "username": SecretBytes(name.encode())}
+
+    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
+        """The one that CURRENT does not use."""
+        if self.settings.users is None:
+            return self.settings.user or ""
+        if adopting:
+            raise ConfigurationInvalid(
+                "with alternating users a value needs its username",
+                next='give {"username": "…", "password": "…"}',
+            )
+        first, second = self.settings.users
+        return second if ctx.current is not None and username(ctx.current) == first else first
+
+    def _rows_of(self, name: str) -> list[Account]:
+        return [Account(name, host) for host in self.settings.hosts]
+
+    # ---------------------------------------------------------------------------------------------------------- logins
+
+    def test(self, version: SecretVersion, ctx: Context) -> Login:
+        """Raises LoginFailed where the server or the account cannot be used like this (TLS, an expired password)."""
+        try:
+            self._login(version, ctx, runs=False).end()
+        except LoginFailed as error:
+            if error.denial is Denial.CONFIGURATION:
+                raise
+            return Login(error.denial.value)
+        return Login.ACCEPTED
+
+    @property
+    def _is_self(self) -> bool:
+        return self.settings.admin == "self"
+
+    def _until_s(self, ctx: Context) -> float:
+        return min(ctx.deadline.at_monotonic_s, time.monotonic() + self.settings.timeout)
+
+    def _login(self, version: SecretVersion, ctx: Context, *, runs: bool) -> Session:
+        return self._connect(username(version), password(version.fields), self._until_s(ctx), runs=runs)
+
+    def _connect(self, name: str, value: str, until_s: float, *, runs: bool) -> Session:
+        limit_s = max((until_s - time.monotonic()) * 0.8, 1)  # a wait for somebody's lock ends in a definite answer
+
+        def prepare(is_mariadb: bool) -> str:  # noqa: FBT001 - as `connect` calls it
+            limit = f"max_statement_time = {limit_s:.1f}" if is_mariadb else f"lock_wait_timeout = {limit_s:.0f}"
+            return f"SET NAMES utf8mb4, SESSION sql_mode = '', SESSION autocommit = 1, SESSION {limit}"
+
+        address = self.settings.address
+        return connect(address, username=name, password=value, until_s=until_s, prepare=prepare if runs else None)
+
+    def _session(self, ctx: Context) -> AbstractContextManager[Session]:
+        """As the admin; with `admin: self` as PENDING, then CURRENT.
+
+        Raises LoginFailed, NotAuthorised where that is rejected, ConfigurationInvalid where it is the other system.
+        """
+        admin = self.settings.admin
+
+        def make() -> Session:
+            made = self._admin_session(admin, ctx) if isinstance(admin, Admin) else self._own_session(ctx)
+            return self._of_this_kind(made)
+
+        return self._admin.borrow(self._until_s(ctx), make)
+
+    def _admin_session(self, admin: Admin, ctx: Context) -> Session:
+        fields = ctx.credentials.resolve(admin.password)
+        try:
+            return self._connect(admin.username, password(fields), self._until_s(ctx), runs=True)
+        except LoginFailed as error:
+            if error.denial is Denial.REJECTED:
+                raise NotAuthorised(error.what, why=error.why or "it is the policy's `admin`") from None
+            raise
+
+    def _own_session(self, ctx: Context) -> Session:
+        for version in (ctx.pending, ctx.current):
+            if version is None:
+                continue
+            try:
+                return self._login(version, ctx, runs=True)
+            except LoginFailed as error:
+                if error.denial is not Denial.REJECTED:
+                    raise
+        raise NotAuthorised(
+            f"{self.settings.user} cannot log in to change its own password",
+            why="neither the pending nor the current version is accepted",
+            next="vaultkeeper adopt with the password that works",
+        )
+
+    def _of_this_kind(self, session: Session) -> Session:
+        if session.is_mariadb != self.is_mariadb:
+            session.end()
+            is_it, say = ("MariaDB", "mariadb") if session.is_mariadb else ("MySQL", "mysql")
+            raise ConfigurationInvalid(f"the server at {self.settings.address} is {is_it}", next=f"say kind: {say}")
+        return session
+
+    @contextmanager
+    def _alone(self, ctx: Context) -> Iterator[Session]:
+        """A session that nobody else of ours shares these accounts with, an abandoned one or a lost reply included.
+
+        Raises StatementFailed(1205) where somebody holds them. The lock ends with its session.
+        https://dev.mysql.com/doc/refman/8.4/en/locking-functions.html
+        """
+        with self._session(ctx) as session:
+            mark = hashlib.sha256(repr(sorted(self.settings.accounts)).encode()).hexdigest()[:32]
+            name = session.literal(f"vaultkeeper {mark}")
+            wait_s = max(int(min(session.left_s / 2, _ALONE_S)), 1)  # MySQL takes whole seconds only
+            if session.rows(f"SELECT GET_LOCK({name}, {wait_s})")[0][0] != 1:
+                raise StatementFailed(1205)
+            yield session
+            session.rows(f"DO RELEASE_LOCK({name})")
+
+    # --------------------------------------------------------------------------------------------------------- looking
+
+    def check(self, ctx: Context) -> Sequence[Finding]:
+        if self._is_self and ctx.current is None:
+            return [Finding("unchecked", "with `admin: self` there is nobody to log in as before the first version")]
+        try:
+            with self._session(ctx) as session:
+                return list(self._findings(session, ctx))
+        except LoginFailed as error:
+            passing = error.denial in (Denial.UNREACHABLE, Denial.THROTTLED)
+            return [Finding("unchecked" if passing else "refuse", str(error), error.next)]
+        except (NotAuthorised, ConfigurationInvalid) as error:
+            return [Finding("refuse", str(error), error.next)]
+        except (ReplyLost, StatementFailed) as error:
+            return [Finding("unchecked", str(error), error.next)]
+
+    def _findings(self, session: Session, ctx: Context) -> Iterator[Finding]:
+        raise NotImplementedError
+
+    def _privileges(self, session: Session, *needs: tuple[str, str]) -> Iterator[Finding]:
+        """A refusal for each (privilege, level) that the admin lacks, with the statement that grants it."""
+        may = people.grants(session)
+        closing = [("PROCESS", "*.*"), (self.kills, "*.*")] if self.settings.close_sessions else []
+        for privilege, level in (*needs, *closing):
+            if not may.has(privilege, level):
+                what = f"{may.grantee} lacks {privilege} ON {level}"
+                yield Finding("refuse", what, may.statement(privilege, level=level))
+        if not closing and not may.has("PROCESS"):
+            text = "without PROCESS nobody's sessions are seen: grace alone decides when the old value goes"
+            yield Finding("warn", text, may.statement("PROCESS"))
+
+    # -------------------------------------------------------------------------------------------------------- sessions
+
+    def usage(self, version: SecretVersion, since: datetime, ctx: Context) -> Usage | Unknown:
+        """Alternating: every session of the account. Otherwise those that began before the newer version was made.
+
+        Of the others nobody can say which value they came with. Without PROCESS nobody's sessions are seen.
+        """
+        name = username(version)
+        try:
+            with self._session(ctx) as session:
+                if not (self._is_self or people.grants(session).has("PROCESS")):
+                    return Usage(in_use=None)
+                found = people.connected(session, name)
+        except BackendError as error:
+            return unknown(error)
+        if not found or self.settings.users is not None:
+            return Usage(in_use=bool(found), holders=people.holders(found, name))
+        newer = [v for v in (ctx.pending, ctx.current) if v is not None and v.number > version.number]
+        old = people.began_before(found, datetime.now(UTC) - newer[0].created_at) if newer else []
+        return Usage(in_use=True if old else None, holders=people.holders(old, name))
+
+    def disconnect(self, version: SecretVersion, ctx: Context) -> Result:
+        """End the account's sessions, also those of a newer value, which log in again. None left is Done."""
+        name = username(version)
+        try:
+            with self._session(ctx) as session:
+                may = people.grants(session)
+                if not (self._is_self or may.has("PROCESS")):
+                    return Refused(No.PRIVILEGE, f"the admin sees no sessions: {may.statement('PROCESS')}")
+                if not people.end_sessions(session, people.connected(session, name)):
+                    return Refused(No.PRIVILEGE, f"the admin may not end sessions: {may.statement(self.kills)}")
+        except BackendError as error:
+            return unknown(error)
+        return Done()
+
+    @property
+    def kills(self) -> str:
+        """The privilege to end other people's sessions."""
+        return "CONNECTION ADMIN" if self.is_mariadb else "CONNECTION_ADMIN"
+
+
+def username(version: SecretVersion) -> str:
+    """Whose password it is."""
+    return version.fields["username"].text()
+
+
+def password(fields: Fields) -> str:
+    """The value itself."""
+    return fields[main_field(set(fields) - {"username", "verifier"})].text()
+
+
+def unknown(error: BackendError) -> Unknown:
+    """What passes by itself. Raises the others again: wrong settings are for a person."""
+    if isinstance(error, LoginFailed) and error.denial is Denial.THROTTLED:
+        return Unknown(Login.THROTTLED, f"{error} ({error.next})")
+    if isinstance(error, LoginFailed) and error.denial is not Denial.UNREACHABLE:
+        raise error
+    if isinstance(error, StatementFailed) and error.number not in _PASSING:
+        raise error
+    return Unknown(Login.UNREACHABLE, str(error))
+
+
+def refusal(error: StatementFailed, what: str) -> Refused:
+    """What a failed statement means: it changed nothing."""
+    if error.number in _PASSING:
+        return Refused(No.CONFLICT, f"somebody else is changing {what} (error {error.number})")
+    if error.number in _PREVENTED:
+        text = f"the server runs with an option that forbids changing {what} (error {error.number})"
+        return Refused(No.UNSUPPORTED, f"{text}: vaultkeeper check names it")
+    return Refused(No.UNSUPPORTED, f"the server refused to change {what} (error {error.number})")
