@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vaultkeeper.access import mariadb_methods as methods
+from vaultkeeper.access import mysql_advice as common
 from vaultkeeper.access.mariadb_methods import SILENT, Credential, Stored
 from vaultkeeper.access.mysql import Session
-from vaultkeeper.access.mysql_people import Account, quoted
-from vaultkeeper.access.mysql_settings import AccountSettings, Admin
-from vaultkeeper.access.mysql_target import MOST_FAILURES
+from vaultkeeper.access.mysql_advice import MOST_FAILURES
+from vaultkeeper.access.mysql_people import Account
+from vaultkeeper.access.mysql_settings import AccountSettings
 from vaultkeeper.model.outcome import Finding
 
 OLDEST = (10, 4, 3)
@@ -27,8 +28,7 @@ def about_server(session: Session, settings: AccountSettings) -> Iterator[Findin
         yield Finding("refuse", f"MariaDB {session.release} is too old: 10.4.3 or newer is needed")
     else:
         yield Finding("ok", f"MariaDB {session.release} as {me}{', TLS' if session.encrypted else ''}")
-    if settings.is_exposed:
-        yield Finding("warn", "tls: off on a network: hashes and logins travel readable", "give tls: {ca: PATH}")
+    yield from common.about_network(settings)
     if read_only:
         yield Finding("refuse", "this server is read-only, perhaps a replica", "name the primary in `host`")
     if strict:
@@ -57,10 +57,7 @@ def about_accounts(session: Session, settings: AccountSettings, known: Sequence[
         rows = [Account(name, host) for host in settings.hosts]
         for row in rows:
             yield from _about(row, found.get(row), settings, known, tls=session.encrypted)
-        for other in found:
-            if other.name == name and other not in rows and other.host:
-                text = f"{other} exists too: whoever comes from there has that account's password, not {rows[0]}'s"
-                yield Finding("warn", text, f"add {other.host} to `hosts`, or DROP USER {other}")
+        yield from common.about_others(rows, found)
 
 
 def _about(
@@ -76,7 +73,7 @@ def _about(
         yield Finding("refuse", f"{row} lets in whoever gives no password", following)
     if stored.expired:
         yield Finding("warn", f"the password of {row} has expired; the rotation ends that")
-    yield from about_tls(row, stored.requires, tls=tls)
+    yield from common.about_tls(row, stored.requires, tls=tls)
     others = [m for m in stored.foreign(known) if m.plugin not in SILENT] if known and not stored.locked else []
     if others and settings.users is None:
         text = (
@@ -84,28 +81,3 @@ def _about(
         )
         text += " old and new are both accepted they come third, where some clients (PyMySQL, Go's) fail with them"
         yield Finding("warn", text, "give whoever uses them an account of their own")
-
-
-def about_tls(row: Account, requires: str, *, tls: bool) -> Iterator[Finding]:
-    """An account that may only come over TLS answers as if the password were wrong."""
-    if requires == "SSL" and not tls:
-        yield Finding("refuse", f"{row} has REQUIRE SSL, and this connection has no TLS", "say tls: {ca: PATH}")
-    elif requires not in {"", "SSL"}:
-        text = f"{row} has REQUIRE {requires}: it needs a certificate of the client, and vaultkeeper has none"
-        yield Finding("refuse", text, f"ALTER USER {row} REQUIRE SSL")
-
-
-def doctor_sql(settings: AccountSettings) -> str:
-    """Statements for root. Contains no password."""
-    admin = settings.admin
-    if not isinstance(admin, Admin):
-        return f"-- admin: self: {quoted(settings.accounts[0])} changes its own password and needs no privilege.\n"
-    name = f"{quoted(admin.username)}@'HOST'"
-    ending = "" if settings.close_sessions else "-- only for close_sessions and --emergency: "
-    return f"""-- As root. HOST: where vaultkeeper comes from. The password is yours to set before the last statement.
-CREATE USER {name} ACCOUNT LOCK;
-GRANT CREATE USER, PROCESS ON *.* TO {name};  -- reaches every account, root too: guard its password like root's
-GRANT SELECT ON mysql.global_priv TO {name};
-{ending}GRANT CONNECTION ADMIN ON *.* TO {name};
-ALTER USER {name} ACCOUNT UNLOCK;
-"""

@@ -21,9 +21,9 @@ from vaultkeeper.ports import Context
 
 CONTROL_CHARACTERS = frozenset(map(chr, [*range(32), 127]))  # option files of clients cannot carry them
 MAX_BYTES = 255  # caching_sha2_password takes 256 with its end: sql/auth/sha2_password_common.h
-MOST_FAILURES = 4  # in a row, that a rotation may cause: a control, a proof, and both again after a lost answer
 _ALONE_S = 5
 _PREVENTED = {1290, 1836}  # read_only, strict_password_validation, skip_grant_tables
+_UNFIT = {1819, 3638}  # validate_password, password_history
 _PASSING = {1040, 1205, 1206, 1213, 1637, 1969, 3024}  # full, or waited too long for a lock
 
 
@@ -32,6 +32,7 @@ class Accounts:
 
     kind: ClassVar[str]
     is_mariadb: ClassVar[bool]
+    kills: ClassVar[str]  #: the privilege to end other people's sessions
 
     def __init__(self, settings: AccountSettings) -> None:
         self.settings = settings
@@ -235,11 +236,6 @@ class Accounts:
             return unknown(error)
         return Done()
 
-    @property
-    def kills(self) -> str:
-        """The privilege to end other people's sessions."""
-        return "CONNECTION ADMIN" if self.is_mariadb else "CONNECTION_ADMIN"
-
 
 def username(version: SecretVersion) -> str:
     """Whose password it is."""
@@ -266,6 +262,8 @@ def refusal(error: StatementFailed, what: str) -> Refused:
     """What a failed statement means: it changed nothing."""
     if error.number in _PASSING:
         return Refused(No.CONFLICT, f"somebody else is changing {what} (error {error.number})")
+    if error.number in _UNFIT:
+        return Refused(No.VALUE, f"the server's rules for passwords refuse this one for {what} (error {error.number})")
     if error.number in _PREVENTED:
         text = f"the server runs with an option that forbids changing {what} (error {error.number})"
         return Refused(No.UNSUPPORTED, f"{text}: vaultkeeper check names it")

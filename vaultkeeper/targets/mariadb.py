@@ -20,6 +20,7 @@ from typing import ClassVar, Self
 
 from vaultkeeper.access import mariadb_advice as advice
 from vaultkeeper.access import mariadb_methods as methods
+from vaultkeeper.access import mysql_advice as common
 from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access import mysql_people as people
 from vaultkeeper.access import mysql_target as shared
@@ -43,6 +44,7 @@ class MariadbTarget(shared.Accounts):
     kind: ClassVar[str] = "mariadb"
     codec: ClassVar[int] = 1
     is_mariadb: ClassVar[bool] = True
+    kills: ClassVar[str] = "CONNECTION ADMIN"
     Settings: ClassVar[type[MariadbSettings]] = MariadbSettings
     capabilities: ClassVar[Capabilities] = Capabilities(
         strategies=frozenset({Strategy.OVERLAP, Strategy.ALTERNATING_USERS, Strategy.SINGLE}),
@@ -63,7 +65,7 @@ class MariadbTarget(shared.Accounts):
     @classmethod
     def doctor_sql(cls, settings: Mapping[str, object]) -> str:
         """The statements that make a least-privilege admin account for these settings, for root to run."""
-        return advice.doctor_sql(MariadbSettings.model_validate(settings))
+        return common.doctor_sql(MariadbSettings.model_validate(settings), methods.READING[1], cls.kills)
 
     # --------------------------------------------------------------------------------------------------------- looking
 
