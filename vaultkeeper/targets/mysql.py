@@ -203,17 +203,18 @@ class MysqlTarget(shared.Accounts):
             return Refused(
                 No.UNSUPPORTED, "beside a password that is not ours a new one is said readable: it needs TLS"
             )
-        steps = zip_longest(*ways)
-        each = [
-            ", ".join(
-                slots.spelt(session, one, move, ours, own=own) for one, move in zip(there, step, strict=True) if move
-            )
-            for step in steps
-        ]
         unlock = bool(wanted) and any(stored.locked for stored in there)
-        if unlock:
-            each = [*each, ", ".join(slots.named(session, stored) for stored in there) + " ACCOUNT UNLOCK"]
-        return [f"ALTER USER {step}" for step in each]
+        steps = list(zip_longest(*ways)) or ([(None,) * len(there)] if unlock else [])
+        statements = []
+        for number, step in enumerate(steps, 1):
+            opens = unlock and number == len(steps)
+            parts = [
+                slots.spelt(session, one, move, ours, own=own) if move else slots.named(session, one)
+                for one, move in zip(there, step, strict=True)
+                if move or opens
+            ]
+            statements.append(f"ALTER USER {', '.join(parts)}" + (" ACCOUNT UNLOCK" if opens else ""))
+        return statements
 
     def _no_room(self, stored: Stored, room: int) -> str:
         if room == 1:
