@@ -165,3 +165,5 @@ VARIANTS: Mapping[str, Callable[[MysqlServer], TestAccount]] = {
     "alternating": lambda server: server.alternating(through_proxy=True),
 }
 """Accounts that the contract of targets is tried on."""
+
+SWEPT = frozenset({"overlap"})  # the other differs from it by what the contract tries

@@ -117,15 +117,15 @@ def began_before(sessions: Sequence[Connected], age: timedelta) -> list[Connecte
     return [one for one in sessions if one.id <= last]
 
 
-def holders(sessions: Sequence[Connected], name: str) -> list[str]:
+def holders(sessions: Sequence[Connected], name: str) -> tuple[str, ...]:
     """For people, by address."""
     found: dict[str, list[int]] = {}
     for one in sessions:
         found.setdefault(one.origin, []).append(one.id)
-    return [
+    return tuple(
         f"{len(ids)} session{'' if len(ids) == 1 else 's'} of {name} from {origin} (id {', '.join(map(str, ids))})"
         for origin, ids in sorted(found.items())
-    ]
+    )
 
 
 def end_sessions(session: Session, sessions: Sequence[Connected]) -> bool:
