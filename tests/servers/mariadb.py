@@ -48,6 +48,12 @@ def start(*, settings: Mapping[str, str] | None = None, ssl: bool = False) -> Ma
     return server
 
 
+@cache
+def shared() -> MariadbServer:
+    """One for all tests of a process that leave its settings as they are; with TLS. Raises ServerMissing."""
+    return start(ssl=True)
+
+
 def _path() -> str:
     return f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
