@@ -160,10 +160,17 @@ def _literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _own_admin(server: MysqlServer) -> TestAccount:
+    account = server.account(through_proxy=True)
+    own = {"admin": "self", "strategy": "single"}
+    return TestAccount(account.username, account.password, {**account.settings, **own})
+
+
 VARIANTS: Mapping[str, Callable[[MysqlServer], TestAccount]] = {
     "overlap": lambda server: server.account(hosts=("%", "10.%"), through_proxy=True),
     "alternating": lambda server: server.alternating(through_proxy=True),
+    "self": _own_admin,
 }
 """Accounts that the contract of targets is tried on."""
 
-SWEPT = frozenset({"overlap"})  # the other differs from it by what the contract tries
+SWEPT = frozenset({"overlap"})  # the others differ from it by what the contract tries

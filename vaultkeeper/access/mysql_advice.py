@@ -72,8 +72,11 @@ def _about(
         yield Finding("refuse", text, f"ALTER USER {row} FAILED_LOGIN_ATTEMPTS {MOST_FAILURES}, or more")
     yield from about_tls(row, stored.requires, tls=tls)
     if known and not stored.locked and isinstance(slots.slots_of(stored, known)[1], str):
-        text = f"the second password of {row} is not ours, and there are two slots only"
-        yield Finding("refuse", text, f"where nobody uses it: ALTER USER {row} DISCARD OLD PASSWORD")
+        text = (
+            f"the second password of {row} is not the current one; unless it is an older version of ours, there is no"
+        )
+        text += " room for a new one beside it"
+        yield Finding("warn", text, f"where nobody uses it: ALTER USER {row} DISCARD OLD PASSWORD")
 
 
 # -------------------------------------------------------------------------------------------------------------- shared

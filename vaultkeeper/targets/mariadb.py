@@ -116,7 +116,7 @@ class MariadbTarget(shared.Accounts):
         try:
             with self._alone(ctx) as session:
                 if self._is_self:
-                    return self._set_own(session, accept, refuse)
+                    return self._set_own(session, accept, refuse, ctx)
                 return self._set(session, accept, refuse)
         except StatementFailed as error:
             return shared.refusal(error, " and ".join(self.settings.accounts))
@@ -155,7 +155,9 @@ class MariadbTarget(shared.Accounts):
                 return Refused(No.UNCHECKED, f"{stored.account} lets in whoever gives no password; see `check`")
         return None
 
-    def _set_own(self, session: Session, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> Result:
+    def _set_own(
+        self, session: Session, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context
+    ) -> Result:
         """SET PASSWORD, which replaces the first password of the list and is granted to everybody."""
         wanted = list(dict.fromkeys(_credential(v).method for v in accept))
         gone = [_credential(v).method for v in refuse]
@@ -167,7 +169,8 @@ class MariadbTarget(shared.Accounts):
             text = "with `admin: self` an account has one password at a time: say strategy: single"
             return Refused(No.UNSUPPORTED, text)
         first = next((method for method in there if method.plugin == hashes.NATIVE), None)
-        if first is None or [first] != left:
+        ours = [_credential(v).method for v in (*refuse, ctx.pending, ctx.current) if v is not None]
+        if first not in ours or any(method != first for method in left):
             text = f"SET PASSWORD changes the first password of {self.settings.user}, which is not ours"
             return Refused(No.CAPACITY, f"{text}: name an admin instead of `admin: self`")
         session.rows(f"SET PASSWORD = {session.literal(wanted[0].text)}")

@@ -238,8 +238,9 @@ class TargetContract:
         trial.introduce(new)
         trial.set([new], [trial.old])
         assert [trial.server.login(*login) for login in strangers] == [True] * len(strangers)
-        if isinstance(trial.server, HoldsForeign) and trial.target.capabilities.observes & {Basis.LISTING}:
-            assert trial.observe(new, trial.old).foreign >= 1
+        seen = trial.observe(new, trial.old)
+        if isinstance(trial.server, HoldsForeign) and seen.basis is Basis.LISTING:
+            assert seen.foreign >= 1
 
     def test_every_character_that_is_not_forbidden_works(self, trial: Trial) -> None:
         if isinstance(trial.target, Mints) or isinstance(trial.server, MadeByHand):

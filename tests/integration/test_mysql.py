@@ -1,0 +1,370 @@
+"""`mysql`: two slots, what stands in the way of them, and what is said readable. On the simulator, or a real server.
+
+What needs a version, TLS or the general log always runs on the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pymysql
+import pytest
+
+from tests.integration.hunter import Hunter
+from tests.integration.mysql_kit import ODD_NAMES, A, Hooks, R, admin, value
+from tests.servers import TestAccount
+from tests.servers.mysql import MysqlServer, start
+from vaultkeeper.access.mysql import LoginFailed
+from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
+from vaultkeeper.model.outcome import Done, Login, No, Refused, Usage
+from vaultkeeper.targets.mysql import MysqlSettings
+from vaultkeeper.testing.mysql import MysqlServer as Simulator
+
+Start = Callable[..., MysqlServer]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MysqlServer]:
+    made = start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def simulated() -> Iterator[Start]:
+    """Simulators that end with the test."""
+    made: list[MysqlServer] = []
+
+    def begin(version: str = "8.4.3", **options: Any) -> MysqlServer:
+        made.append(start(version, **options))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.stop()
+
+
+def of(server: MysqlServer) -> Simulator:
+    assert server.simulator is not None
+    return server.simulator
+
+
+def slots(server: MysqlServer, name: str) -> list[bool]:
+    """Whether primary and second slot hold anything."""
+    query = "SELECT User, Host, plugin, authentication_string, account_locked = 'Y', password_expired = 'Y', ssl_type, "
+    more = "User_attributes ->> '$.additional_password', User_attributes ->> '$.Password_locking.failed_login_attempts'"
+    [row] = server.execute(f"{query}{more} FROM mysql.user WHERE User IN ('{name}')")
+    return [bool(row[3]), bool(row[7])]
+
+
+def changes(server: MysqlServer) -> list[str]:
+    """What the general log has of accounts that were changed."""
+    return [line for line in of(server).general_log if line.startswith("ALTER USER")]
+
+
+# -------------------------------------------------------------------------------------------------------- the two slots
+
+
+def test_the_old_password_moves_into_the_second_slot_and_out_of_it(server: MysqlServer) -> None:
+    hooks = Hooks(server.account())
+    name = hooks.account.username
+    assert (slots(server, name), list(hooks.seen().answers.values())) == ([True, False], [A, R])
+    for _ in range(2):
+        assert (hooks.introduce(), slots(server, name), hooks.logins()) == (Done(), [True, True], [A, A])
+    for _ in range(2):
+        assert (hooks.retire(), slots(server, name), hooks.logins()) == (Done(), [True, False], [R, A])
+
+
+def test_a_repeated_or_half_done_change_loses_neither_password(simulated: Start) -> None:
+    server = simulated()
+    hooks = Hooks(server.account(through_proxy=True))
+    with server.fault("lost-reply"):
+        hooks.introduce()
+    assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])
+    assert len([line for line in changes(server) if "RETAIN" in line]) == 1
+    with server.fault("lost-reply", statement="ALTER USER"):  # between the two statements of the way back
+        hooks.set([hooks.old], [hooks.new])
+    assert hooks.logins(hooks.old) == [A]
+    assert (hooks.set([hooks.old], [hooks.new]), hooks.logins()) == (Done(), [A, R])
+    assert slots(server, hooks.account.username) == [True, False]
+
+
+def test_a_second_password_of_somebody_else_leaves_no_room(server: MysqlServer) -> None:
+    hooks = Hooks(server.account())
+    account = f"'{hooks.account.username}'@'%'"
+    server.execute(f"ALTER USER {account} IDENTIFIED BY 'theirs' RETAIN CURRENT PASSWORD")
+    server.execute(f"ALTER USER {account} IDENTIFIED BY '{hooks.account.password}'")
+    server.execute(f"ALTER USER {account} IDENTIFIED BY 'theirs too' RETAIN CURRENT PASSWORD")
+    refused = hooks.introduce()
+    assert isinstance(refused, Refused)
+    assert (refused.why, f"ALTER USER {account} DISCARD OLD PASSWORD" in refused.detail) == (No.CAPACITY, True)
+    following = f"where nobody uses it: ALTER USER {account} DISCARD OLD PASSWORD"
+    assert hooks.findings("warn") == []  # ours is the second one
+    server.execute(f"ALTER USER {account} IDENTIFIED BY '{hooks.account.password}' RETAIN CURRENT PASSWORD")
+    assert [one.next for one in hooks.findings("warn")] == [following]
+    assert hooks.seen().foreign == 1
+    refused = hooks.introduce()
+    assert isinstance(refused, Refused)
+    assert refused.why is No.CAPACITY
+    assert server.login(hooks.account.username, "theirs too")
+    server.execute(f"ALTER USER {account} DISCARD OLD PASSWORD")
+    assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])
+
+
+def test_going_back_is_said_as_a_hash_that_password_history_does_not_judge(simulated: Start) -> None:
+    server = simulated()
+    of(server).state.globals["password_history"] = 5
+    hooks = Hooks(server.account())
+    hooks.introduce()
+    assert (hooks.set([hooks.old], [hooks.new]), hooks.logins()) == (Done(), [A, R])
+    account = f"'{hooks.account.username}'@'%'"
+    assert changes(server) == [
+        f"ALTER USER {account} IDENTIFIED BY <secret> RETAIN CURRENT PASSWORD",
+        f"ALTER USER {account} IDENTIFIED WITH caching_sha2_password AS <secret>",
+        f"ALTER USER {account} DISCARD OLD PASSWORD",
+    ]
+
+
+def test_a_value_that_the_servers_rules_refuse_is_told_as_that(simulated: Start) -> None:
+    server = simulated()
+    hooks = Hooks(server.account())
+    of(server).state.globals["validate_password.length"] = 200
+    refused = hooks.introduce()
+    assert isinstance(refused, Refused)
+    assert refused.why is No.VALUE
+
+
+def test_an_account_of_the_older_method_is_changed_too(server: MysqlServer) -> None:
+    name = f"native_{server.account().username}"
+    server._made.append((name, "%"))
+    server.execute(f"CREATE USER '{name}'@'%' IDENTIFIED WITH mysql_native_password BY 'old one'")
+    hooks = Hooks(TestAccount(name, "old one", {**server.account().settings, "user": name}))
+    assert (hooks.introduce(), list(hooks.seen().answers.values())) == (Done(), [A, A])
+    assert (hooks.logins(), hooks.retire(), hooks.logins()) == ([A, A], Done(), [R, A])
+
+
+@pytest.mark.parametrize("name", [name for name in ODD_NAMES if len(name) < 30])
+def test_an_account_may_be_called_anything(server: MysqlServer, name: str) -> None:
+    hooks = Hooks(server.account(name, password="o'd \" %s % \\ ü@`"))
+    assert hooks.findings("refuse") == []
+    assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])
+    assert (hooks.retire(), hooks.logins()) == (Done(), [R, A])
+    assert isinstance(hooks.target.usage(hooks.old, datetime.now(UTC), hooks.context()), Usage)
+
+
+# ------------------------------------------------------------------------------------------------------------- versions
+
+
+def test_a_server_too_old_for_two_passwords_says_what_works_there(simulated: Start) -> None:
+    server = simulated("8.0.13")
+    hooks = Hooks(server.account())
+    (finding,) = hooks.findings("refuse")
+    assert finding.text == "MySQL 8.0.13 holds one password for an account: two of them need 8.0.14 or newer"
+    assert finding.next == "upgrade, or say strategy: alternating_users with `users: [A, B]`"
+    refused = hooks.introduce()
+    assert isinstance(refused, Refused)
+    assert refused.why is No.CAPACITY
+    turns = Hooks(server.alternating())
+    assert turns.findings("refuse") == []
+    assert (turns.introduce(), turns.logins()) == (Done(), [A, A])
+    assert (turns.retire(), turns.logins()) == (Done(), [R, A])
+    assert (turns.set([turns.old], []), turns.logins()) == (Done(), [A, A])
+    older = Hooks(simulated("5.7.44").account())
+    assert "MySQL 5.7.44 is too old" in older.findings("refuse")[0].text
+
+
+def test_a_server_of_the_other_kind_is_told_apart(server: MysqlServer) -> None:
+    account = server.account()
+    hooks = Hooks(TestAccount(account.username, account.password, {**account.settings, "kind": "mariadb"}))
+    assert [one.next for one in hooks.findings()] == ["say kind: mysql"]
+    with pytest.raises(ConfigurationInvalid, match="is MySQL"):
+        hooks.introduce()
+
+
+# ----------------------------------------------------------------------------------------------------- what is readable
+
+
+def test_a_password_is_said_readable_over_tls_or_on_this_machine_only() -> None:
+    with pytest.raises(ValueError, match="would send a new password readable"):
+        MysqlSettings.model_validate({"host": "db.internal", "user": "shop", "admin": "self", "tls": "off"})
+    for fine in ({"tls": {"ca": "/ca.pem"}}, {}, {"host": "127.0.0.1"}, {"host": "/run/mysqld.sock"}):
+        MysqlSettings.model_validate({"host": "db.internal", "user": "shop", "admin": "self", **fine})
+    turns = {"host": "db", "users": ["a", "b"], "admin": {"username": "r", "password": {"file": "f"}}, "tls": "off"}
+    MysqlSettings.model_validate(turns)  # hashes only
+
+
+def test_the_general_log_shows_nothing_unless_log_raw_is_on_which_is_refused(simulated: Start) -> None:
+    server = simulated()
+    log = of(server).general_log
+    hooks = Hooks(server.account())
+    turns = Hooks(server.alternating())
+    for one in (hooks, turns):
+        assert (one.introduce(), one.set([one.old], [one.new]), one.introduce(), one.retire()) == (Done(),) * 4
+    values = {f"{number}": value(v) for number, v in enumerate((hooks.old, hooks.new, turns.old, turns.new))}
+    hunter = Hunter(values)
+    hunter.look("the general log", "\n".join(log))
+    assert hunter.hits == []
+    assert hunter.looked_at["the general log"] > 500
+    of(server).state.globals["log_raw"] = 1
+    assert [one.next for one in hooks.findings("refuse")] == ["SET GLOBAL log_raw = OFF"]
+    hooks.old, hooks.new = hooks.new, hooks.version(3)
+    hooks.introduce()
+    control = Hunter({"new": value(hooks.new)})
+    control.look("the general log", "\n".join(log))
+    assert control.hits  # so the hunt can find
+
+
+@pytest.mark.parametrize("way", ["tls", "socket", "loopback"])
+def test_a_login_comes_by_tls_a_socket_or_the_servers_own_key(simulated: Start, way: str) -> None:
+    server = simulated(with_tls=way == "tls")
+    ways: dict[str, dict[str, object]] = {
+        "tls": {"host": "localhost", "tls": {"ca": str(server.ca)}},
+        "socket": {"host": str(of(server).socket_path)},
+        "loopback": {},
+    }
+    reached = ways[way]
+    hooks = Hooks(server.account(), reached)
+    if way == "tls":
+        server.execute(f"ALTER USER '{hooks.account.username}'@'%' REQUIRE SSL")
+        over_plain = Hooks(hooks.account)
+        assert [one.next for one in over_plain.findings("refuse")] == ["say tls: {ca: PATH}"]
+    assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])  # in full, then from the server's cache
+    assert hooks.logins(hooks.version(3, "wrong", hooks.account.username), hooks.new) == [R, A]
+
+
+def test_a_server_without_tls_is_not_talked_to_readable(server: MysqlServer) -> None:
+    hooks = Hooks(server.account(), {"host": "localhost", "tls": {"ca": "/etc/ssl/certs/ca-certificates.crt"}})
+    (finding,) = hooks.findings()
+    assert finding.level == "refuse"
+
+
+# ---------------------------------------------------------------------------------------------- privileges, own account
+
+
+def rotator(server: MysqlServer, *grants: str) -> tuple[str, dict[str, object]]:
+    name = f"rot_{server.account().username}"
+    server.user(name, "rotates")
+    for grant in grants:
+        server.execute(f"GRANT {grant} TO '{name}'@'%'")
+    return f"'{name}'@'%'", admin(name, "rotates")
+
+
+def test_each_missing_privilege_is_named_with_the_grant_that_gives_it(server: MysqlServer) -> None:
+    me, poor = rotator(server)
+    hooks = Hooks(server.account(), {"admin": poor, "close_sessions": True})
+    needed = [
+        f"GRANT {what} TO {me}"
+        for what in ("CREATE USER ON *.*", "SELECT ON mysql.user", "PROCESS ON *.*", "CONNECTION_ADMIN ON *.*")
+    ]
+    assert [one.next for one in hooks.findings("refuse")] == needed
+    with pytest.raises(NotAuthorised, match=r"lacks SELECT ON mysql\.user"):
+        hooks.introduce()
+    server.execute(needed[1])
+    with pytest.raises(NotAuthorised, match=r"lacks CREATE USER ON \*\.\*"):
+        hooks.introduce()
+    for grant in needed:
+        server.execute(grant)
+    hooks.target.close()
+    assert hooks.findings("refuse") == []
+    server.execute(f"GRANT SYSTEM_USER ON *.* TO '{hooks.account.username}'@'%'")
+    with pytest.raises(NotAuthorised, match=r"lacks SYSTEM_USER ON \*\.\*") as raised:
+        hooks.introduce()
+    server.execute(raised.value.next)
+    hooks.target.close()
+    assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])
+
+
+def test_an_account_changes_itself_with_two_privileges_side_by_side_and_without_them_at_once(
+    server: MysqlServer,
+) -> None:
+    hooks = Hooks(server.account(), {"admin": "self"})
+    me = f"'{hooks.account.username}'@'%'"
+    grants = [f"GRANT {what} TO {me}" for what in ("APPLICATION_PASSWORD_ADMIN ON *.*", "SELECT ON mysql.user")]
+    assert [one.next for one in hooks.findings("warn")] == grants
+    refused = hooks.introduce()
+    assert isinstance(refused, Refused)
+    assert (refused.why, all(grant in refused.detail for grant in grants)) == (No.PRIVILEGE, True)
+    for _ in range(2):
+        assert (hooks.retire(), hooks.logins()) == (Done(), [R, A])
+    hooks.old, hooks.new = hooks.new, hooks.version(3)
+    for grant in grants:
+        server.execute(grant)
+    hooks.target.close()
+    for _ in range(2):
+        assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])
+    assert (hooks.set([hooks.old], [hooks.new]), hooks.logins()) == (Done(), [A, R])
+    assert (hooks.introduce(), hooks.retire(), hooks.logins()) == (Done(), Done(), [R, A])
+
+
+def test_a_wrong_password_of_the_admin_is_told_as_that(server: MysqlServer) -> None:
+    hooks = Hooks(server.account(), {"admin": admin(server.rotator, "wrong")})
+    assert f"rejected the password of {server.rotator}" in hooks.findings("refuse")[0].text
+    with pytest.raises(NotAuthorised):
+        hooks.introduce()
+
+
+# ---------------------------------------------------------------------------------------- accounts, sessions, lock-outs
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "following"),
+    [
+        ("ACCOUNT LOCK", "refuse", "ALTER USER {} ACCOUNT UNLOCK"),
+        ("IDENTIFIED BY ''", "refuse", "ALTER USER {} IDENTIFIED BY …"),
+        ("REQUIRE SSL", "refuse", "say tls: {{ca: PATH}}"),
+        ("PASSWORD EXPIRE", "warn", ""),
+        ("FAILED_LOGIN_ATTEMPTS 3 PASSWORD_LOCK_TIME 1", "refuse",
+         "ALTER USER {} FAILED_LOGIN_ATTEMPTS 4, or more"),
+    ],
+)  # fmt: skip
+def test_an_account_that_nobody_can_use_or_anybody_is_told_before_anything_changes(
+    server: MysqlServer, state: str, level: str, following: str
+) -> None:
+    hooks = Hooks(server.account())
+    account = f"'{hooks.account.username}'@'%'"
+    server.execute(f"ALTER USER {account} {state}")
+    assert [one.next for one in hooks.findings(level)] == [following.format(account)]
+    if state.startswith(("ACCOUNT", "IDENTIFIED")):
+        assert isinstance(hooks.introduce(), Refused)
+
+
+def test_locked_expired_and_blocked_accounts_are_told_apart_from_a_wrong_password(server: MysqlServer) -> None:
+    hooks = Hooks(server.account())
+    account = f"'{hooks.account.username}'@'%'"
+    server.execute(f"ALTER USER {account} ACCOUNT LOCK")
+    assert (hooks.logins(hooks.old), list(hooks.seen().answers.values())) == ([R], [R, R])
+    server.execute(f"ALTER USER {account} PASSWORD EXPIRE ACCOUNT UNLOCK")
+    with pytest.raises(LoginFailed, match="the password has expired"):
+        hooks.logins(hooks.old)
+    assert (hooks.introduce(), hooks.logins()) == (Done(), [A, A])
+    server.execute(f"ALTER USER {account} FAILED_LOGIN_ATTEMPTS 2 PASSWORD_LOCK_TIME 1")
+    wrong = hooks.version(3, "wrong", hooks.account.username)
+    assert hooks.logins(wrong, wrong, hooks.old) == [R, Login.THROTTLED, Login.THROTTLED]
+    server.execute(f"ALTER USER {account} ACCOUNT UNLOCK")
+    assert hooks.logins(hooks.old) == [A]
+
+
+def test_sessions_are_seen_with_process_and_ended_with_connection_admin(server: MysqlServer) -> None:
+    me, blind = rotator(server, "CREATE USER ON *.*", "SELECT ON mysql.user")
+    hooks = Hooks(server.alternating(), {"admin": blind})
+    name = hooks.account.username
+    now = datetime.now(UTC)
+    session: Any = pymysql.connect(
+        host=server.host, port=server.port, user=name, password=hooks.account.password, ssl_disabled=True
+    )
+    with session:
+        assert hooks.target.usage(hooks.old, now, hooks.context()) == Usage(in_use=None)
+        for privilege in ("PROCESS", "CONNECTION_ADMIN"):
+            refused = hooks.target.disconnect(hooks.old, hooks.context())
+            assert isinstance(refused, Refused)
+            assert f"GRANT {privilege} ON *.* TO {me}" in refused.detail
+            server.execute(f"GRANT {privilege} ON *.* TO {me}")
+            hooks.target.close()
+        used = hooks.target.usage(hooks.old, now, hooks.context())
+        assert used == Usage(in_use=True, holders=(f"1 session of {name} from 127.0.0.1 (id {session.thread_id()})",))
+        assert hooks.target.disconnect(hooks.old, hooks.context()) == Done()
+        with pytest.raises(pymysql.MySQLError):
+            session.ping(reconnect=False)
+    assert hooks.target.usage(hooks.old, now, hooks.context()) == Usage(in_use=False)

@@ -1,0 +1,201 @@
+"""Accounts at MariaDB and MySQL through the real command, and by use: a client that logs in all the time."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.contract.found import servers, started
+from tests.integration.hunter import Hunter
+from tests.integration.shop_kit import NAME, Shop, installed, shop, told
+from tests.servers import TestAccount
+from tests.servers.mariadb import MariadbServer
+from tests.servers.mariadb import start as start_mariadb
+from vaultkeeper import wiring
+from vaultkeeper.engine.adopt import adopt
+from vaultkeeper.engine.rotate import rotate
+from vaultkeeper.model.secret import SecretBytes
+from vaultkeeper.wiring.places import Wishes
+
+EVERY_S = 0.02
+SECRETS, ROUNDS = 4, 5
+KINDS = ("mariadb", "mysql")
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    made = started(request.param, servers(request.param).start)
+    yield made
+    made.stop()
+
+
+def at(tmp_path: Path, server: Any, **keys: Any) -> Shop:
+    return shop(tmp_path, server, server.account(through_proxy=True), grace_period="1s", **keys)
+
+
+def test_a_life_of_one_account(tmp_path: Path, server: Any) -> None:
+    """Adopted, rotated, an answer lost, nobody there, taken back: each time consumers hold what works."""
+    place = at(tmp_path, server)
+    place.ok("check")
+    assert place.rotated("--wait", "30s")["state"] == "done"
+    assert server.login(*place.delivered())
+    assert not server.login(place.account.username, place.account.password)
+    with server.fault("lost-reply") as loss:
+        assert place.rotated("--wait", "30s")["state"] == "done"
+    assert loss.hits == 1
+    with server.fault("unreachable"):
+        assert place.rotated("--wait", "0s", code=5)["state"] == "waiting"
+    place.policy(grace_period="1h")
+    before = place.delivered()
+    assert place.resumed("--wait", "0s")["state"] == "waiting"
+    assert [server.login(*one) for one in (before, place.delivered())] == [True, True]
+    place.ok("rollback", NAME, "--wait", "30s")
+    assert place.delivered() == before
+    assert place.agrees() == ""
+
+
+def test_a_first_password_comes_beside_what_was_there_and_a_wrong_one_of_the_admin_stops_everything(
+    tmp_path: Path, server: Any
+) -> None:
+    account = server.account(through_proxy=True)
+    place = shop(tmp_path, server, account, adopted=False, grace_period="1s")
+    assert "--replace" in place.vk("rotate", NAME).err  # somebody may be using it
+    place.ok("rotate", NAME, "--replace", "--wait", "30s")
+    assert server.login(*place.delivered())
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    admin = {**account.settings["admin"], "password": {"file": str(wrong)}}
+    place.account = TestAccount(account.username, account.password, {**account.settings, "admin": admin})
+    place.policy()
+    ran = place.vk("rotate", NAME)
+    assert ran.code == 5
+    assert "rejected the password of" in told(ran)["why"]
+    assert server.login(*place.delivered())
+
+
+# ----------------------------------------------------------------------------------------------------------- by use
+
+
+@dataclass
+class Client:
+    """Logs in every 20 ms with what it was given; a login that is refused is one too many."""
+
+    server: Any
+    file: Path
+    over: threading.Event
+    logins: int = 0
+    refused: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        while not self.over.wait(EVERY_S):
+            username, _, password = self.file.read_text().partition(" ")
+            self.logins += 1
+            if not self.server.login(username, password):
+                self.refused.append(f"login {self.logins}")
+
+
+@contextmanager
+def clients(server: Any, files: list[Path]) -> Iterator[list[Client]]:
+    over = threading.Event()
+    made = [Client(server, file, over) for file in files]
+    threads = [threading.Thread(target=client.run) for client in made]
+    for thread in threads:
+        thread.start()
+    try:
+        yield made
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def test_invariant_02_nobody_is_refused_over_twenty_rotations_of_four_policies_on_one_server(
+    tmp_path: Path, server: Any
+) -> None:
+    home = installed(tmp_path)
+    accounts = {f"shop/{number}": server.account() for number in range(SECRETS)}
+    files = {name: home / "out" / name.replace("/", "-") for name in accounts}
+    policies = {
+        name: {
+            "generator": {"kind": "password"}, "target": dict(account.settings), "min_interval": "0s",
+            "grace_period": "1s",
+            "destinations": [{"kind": "file", "path": str(files[name]), "read": "per_use",
+                              "value": "{username} {password}"}],
+        }
+        for name, account in accounts.items()
+    }  # fmt: skip
+    (home / "policies/all.yaml").write_text(json.dumps({"secrets": policies}))
+    wishes = Wishes(home / ".local/state/vaultkeeper", home / "policies", home / ".config/vaultkeeper/identity.txt")
+    opened = wiring.open_installed(wishes)
+    try:
+        parts = wiring.parts(opened, wishes, parallel=SECRETS)
+        for name, account in accounts.items():
+            known = {"username": account.username, "password": account.password}
+            adopt(name, {key: SecretBytes(value.encode()) for key, value in known.items()}, parts)
+            files[name].write_text(f"{account.username} {account.password}")
+        strangers = [server.account() for _ in range(2)]
+        with clients(server, list(files.values())) as made:
+            for _ in range(ROUNDS):
+                assert [report.state for report in rotate(list(accounts), parts, by_name=True)] == ["done"] * SECRETS
+    finally:
+        opened.store.close()
+    assert [client.refused for client in made] == [[]] * SECRETS
+    assert min(client.logins for client in made) > ROUNDS * 10
+    assert all(server.login(one.username, one.password) for one in strangers)
+    assert not any(server.login(one.username, one.password) for one in accounts.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------- leaks
+
+
+@pytest.fixture
+def talkative() -> Iterator[MariadbServer]:
+    """A server that writes down everything: general, slow and error log, and the binary log."""
+    settings = {
+        "general_log": "ON", "general_log_file": "general", "slow_query_log": "ON", "slow_query_log_file": "slow",
+        "long_query_time": "0", "log_slow_admin_statements": "ON", "log_warnings": "9", "log_bin": "binary",
+        "binlog_format": "STATEMENT",
+    }  # fmt: skip
+    made = started("mariadb", lambda: start_mariadb(settings=settings))
+    yield made
+    made.stop()
+
+
+def test_invariant_09_no_password_is_in_any_log_of_mariadb(tmp_path: Path, talkative: MariadbServer) -> None:
+    account = talkative.account(through_proxy=True)
+    place = shop(tmp_path, cast("Any", talkative), account, grace_period="1s")
+    values = {"adopted": account.password, "admin": talkative.rotator_password}
+    for name in ("first", "second"):
+        place.rotated("--wait", "30s")
+        values[name] = place.delivered()[1]
+    single = {**account.settings, "admin": "self", "strategy": "single"}
+    place.account = TestAccount(account.username, account.password, single)
+    (place.home / "policies/shop.yaml").unlink()
+    place.keys = {}
+    place.policy()
+    place.rotated("--wait", "30s")
+    values["by itself"] = place.delivered()[1]
+    hunter = look_at(talkative, values)
+    assert hunter.hits == []
+    assert set(hunter.looked_at) == {"general", "slow", "binary.000001", "error.log"}
+    assert min(hunter.looked_at.values()) > 500
+    planted = secrets.token_urlsafe(24)
+    talkative.execute(f"ALTER USER '{account.username}'@'%' IDENTIFIED BY '{planted}'")
+    control = look_at(talkative, {"planted": planted})
+    assert {hit.partition(":")[0] for hit in control.hits} >= {"general", "slow", "binary.000001"}
+
+
+def look_at(server: MariadbServer, values: dict[str, str]) -> Hunter:
+    hunter = Hunter(values)
+    for name in ("general", "slow", "binary.000001"):
+        hunter.look(name, (server.base / "data" / name).read_bytes())
+    hunter.look("error.log", server.log_text())
+    return hunter
