@@ -237,7 +237,9 @@ def test_a_login_comes_by_tls_a_socket_or_the_servers_own_key(simulated: Start, 
 def test_a_server_without_tls_is_not_talked_to_readable(server: MysqlServer) -> None:
     hooks = Hooks(server.account(), {"host": "localhost", "tls": {"ca": "/etc/ssl/certs/ca-certificates.crt"}})
     (finding,) = hooks.findings()
-    assert finding.level == "refuse"
+    assert (finding.level, "it offers no TLS" in finding.text) == ("refuse", True)
+    with pytest.raises(LoginFailed, match="it offers no TLS"):
+        hooks.logins(hooks.old)
 
 
 # ---------------------------------------------------------------------------------------------- privileges, own account
