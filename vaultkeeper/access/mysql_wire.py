@@ -18,7 +18,6 @@ from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access.address import Address
 
 MAX_REPLY_BYTES = 16 << 20
-MOST_METHODS = 64  # that one login is asked for, one after the other
 
 
 class Limit:
@@ -120,14 +119,13 @@ class _Method:
         self._connection, self._plugin, self._password = connection, plugin, password
 
     def authenticate(self, packet: Any) -> Any:
-        for _ in range(MOST_METHODS):
+        while True:  # the limit ends it
             self._connection.write_packet(self._reply(packet.read_all()))
             packet = self._connection._read_packet()  # noqa: SLF001 - how every such class of PyMySQL's users reads
             if not packet.is_auth_switch_request():
                 return packet
             packet.read_uint8()
             self._plugin = packet.read_string().decode("ascii", "replace")
-        raise ConnectionError("the server asks for methods without end")
 
     def _reply(self, scramble: bytes) -> bytes:
         if self._plugin == hashes.NATIVE:
