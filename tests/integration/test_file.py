@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.delivery_kit import Delivery, spec, version
 from vaultkeeper.access import files
+from vaultkeeper.access.answer import refused
 from vaultkeeper.destinations.file import FileDestination
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import (
@@ -260,6 +261,18 @@ def test_a_file_that_can_no_longer_be_read_fails_its_consumer(tmp_path: Path) ->
     (tmp_path / "secret").unlink()
     (tmp_path / "secret").mkdir()
     assert isinstance(delivery.confirm(NEW), Failed)
+
+
+def test_a_file_that_we_may_no_longer_read_fails_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going back could not be written: a target that is given the old value alone would refuse its consumer."""
+    delivery = to(tmp_path / "secret")
+    delivery.hand_over(NEW)
+
+    def denied(*_: object, **__: object) -> None:
+        raise refused(No.PRIVILEGE, "permission denied")
+
+    monkeypatch.setattr(files, "read", denied)
+    assert isinstance(delivery.confirm(NEW), Unknown)
 
 
 def test_going_back_without_a_receipt_leaves_the_file_alone(tmp_path: Path) -> None:

@@ -203,7 +203,9 @@ class WrittenFile:
             document = self.load(was, items, ctx)
             lost = _edit(document, items)
         except Answered as error:
-            return Failed(path, error.what) if isinstance(error.result, Refused) else error.unknown
+            if isinstance(error.result, Refused) and error.result.why is not No.PRIVILEGE:
+                return Failed(path, error.what)
+            return error.unknown  # consumers may read what we may not, and what we may not read we cannot put back
         if lost:
             return NotYet(f"{path} no longer carries what was delivered", timedelta(seconds=1), (path,))
         return consumers.running(self._consumers(items), was.changed_at, ctx.deadline)
