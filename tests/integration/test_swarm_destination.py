@@ -414,6 +414,15 @@ def test_a_service_that_reads_the_object_and_is_not_listed_is_told(docker: Engin
         assert "does not list it" not in found.text
 
 
+def test_what_another_installation_made_is_told_before_it_is_taken_over(docker: Engine) -> None:
+    hands = still(docker)
+    item = hands.carry(made(1))
+    assert not any("installation" in text for text in hands.check(item)["warn"])
+    ctx = replace(hands.ctx, installation="another")
+    told = [finding.text for finding in hands.destination.check(hands.group, [item], ctx)]
+    assert any(f"was made by the installation {hands.ctx.installation}" in text for text in told)
+
+
 def test_a_target_that_only_services_of_the_swarm_reach_is_told_with_its_network(docker: Engine) -> None:
     body = {"Name": docker.name("back"), "Driver": "overlay", "Internal": True, "Labels": docker.labels}
     docker.api("POST", "/networks/create", body)

@@ -121,7 +121,12 @@ class SwarmDestination:
                     if (found := swarm_advice.inside(host, seats.only_inside(host)))
                 ]
                 unlisted = _unlisted(service.name, items, seats)
-                return [*inside, *unlisted, *swarm_advice.findings(service, mounted, current)]
+                theirs = [
+                    swarm_advice.made_elsewhere(service, seat.mount, by)
+                    for seat in seated
+                    if (by := seats.made_elsewhere(seat, service))
+                ]
+                return [*inside, *unlisted, *theirs, *swarm_advice.findings(service, mounted, current)]
         except Answered as error:
             level = "refuse" if isinstance(error.result, Refused) else "unchecked"
             return [Finding(level, error.what, error.next)]

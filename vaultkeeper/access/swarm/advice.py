@@ -137,6 +137,12 @@ def inside(host: str, networks: str) -> Finding | None:
     return Finding("warn", text, f"run vaultkeeper as a service in {networks}")
 
 
+def made_elsewhere(service: Service, mount: Mount, by: str) -> Finding:
+    """Meant where this installation follows another; not where both go on."""
+    text = f"{service.name}: its {mount.base} was made by the installation {by}, whose place the next delivery takes"
+    return Finding("warn", text, "where that one is still in use, give the secret another name in one of the two")
+
+
 def reads_once(spec: Mapping[str, Any], mount: Mount) -> bool:
     """Does this service use the file at its first start only? Then restarting it would change nothing, and may harm."""
     if (spec.get("Labels") or {}).get(READ_LABEL) == "first_start":

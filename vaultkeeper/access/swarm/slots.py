@@ -108,6 +108,12 @@ class Seats:
                 text = f"{service.name}: the file {seat.mount.file} is delivered from {holder} already"
                 raise refused(No.CAPACITY, text)
 
+    def made_elsewhere(self, seat: Seat, service: Service) -> str:
+        """Which other installation made what the slot carries: an earlier one, or one beside us. Empty: none."""
+        present = {each.get("SecretID") for each in swarm_spec.references(service.spec)}
+        by = {each.labels.get(LABEL + "installation", "") for each in self.known(seat) if each.id in present}
+        return ", ".join(sorted(by - {self.installation}))
+
     def held(self, seat: Seat, service: Service) -> Held:
         """By label where it is ours, else by asking whether it is equal to one of ours."""
         present = self.present(seat, service.spec)
