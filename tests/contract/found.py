@@ -25,29 +25,36 @@ REGISTRY = Registry()
 Case = tuple[str, str]  # kind, variant
 
 
-def has_server(kind: str) -> bool:
-    return find_spec(f"tests.servers.{kind}") is not None
+def has_server(kind: str, group: str = "targets") -> bool:
+    return find_spec(_module(kind, group)) is not None
 
 
-def servers(kind: str) -> ModuleType:
-    return import_module(f"tests.servers.{kind}")
+def servers(kind: str, group: str = "targets") -> ModuleType:
+    return import_module(_module(kind, group))
 
 
-def variants(kind: str) -> Mapping[str, Callable[..., Any] | None]:
+def _module(kind: str, group: str) -> str:
+    """A kind that both checks and is read has two modules: `<kind>.py` and `<kind>_place.py`."""
+    place = f"tests.servers.{kind}_place"
+    return place if group == "destinations" and find_spec(place) is not None else f"tests.servers.{kind}"
+
+
+def variants(kind: str, group: str = "targets") -> Mapping[str, Callable[..., Any] | None]:
     """None: what `start` offers."""
-    found: Mapping[str, Callable[..., Any] | None] = getattr(servers(kind), "VARIANTS", {"plain": None})
+    found: Mapping[str, Callable[..., Any] | None] = getattr(servers(kind, group), "VARIANTS", {"plain": None})
     return found
 
 
-def start_of(kind: str, variant: str) -> Callable[..., Any]:
+def start_of(kind: str, variant: str, group: str = "targets") -> Callable[..., Any]:
     """What starts the server that a variant is tried on."""
-    starts: Mapping[str, Callable[..., Any]] = getattr(servers(kind), "SERVERS", {})
-    return starts.get(variant, servers(kind).start)
+    starts: Mapping[str, Callable[..., Any]] = getattr(servers(kind, group), "SERVERS", {})
+    return starts.get(variant, servers(kind, group).start)
 
 
 def cases(group: str) -> list[Case]:
     """Every variant of every kind that can be tried."""
-    return [(kind, variant) for kind in REGISTRY.kinds(group) if has_server(kind) for variant in variants(kind)]
+    kinds = [kind for kind in REGISTRY.kinds(group) if has_server(kind, group)]
+    return [(kind, variant) for kind in kinds for variant in variants(kind, group)]
 
 
 def marks(kind: str) -> list[pytest.MarkDecorator]:

@@ -10,10 +10,12 @@ from tests.contract.found import REGISTRY, cases, class_name, has_server, server
 from vaultkeeper.testing.contract import DestinationContract
 from vaultkeeper.testing.servers import ReadingPlace
 
+GROUP = "destinations"
+
 
 @pytest.mark.parametrize("kind", REGISTRY.kinds("destinations"))
 def test_every_destination_has_a_place_to_be_tried_in(kind: str) -> None:
-    assert has_server(kind), f"write tests/servers/{kind}.py"
+    assert has_server(kind, GROUP), f"write tests/servers/{kind}.py"
 
 
 class RegistryDestination(DestinationContract):
@@ -24,7 +26,7 @@ class RegistryDestination(DestinationContract):
     @pytest.fixture
     def place(self) -> Iterator[ReadingPlace]:
         kind = self.destination.kind
-        place: ReadingPlace = started(kind, variants(kind)[self.variant] or servers(kind).start)
+        place: ReadingPlace = started(kind, variants(kind, GROUP)[self.variant] or servers(kind, GROUP).start)
         yield place
         place.stop()
 
@@ -37,6 +39,6 @@ for _kind, _variant in cases("destinations"):
             "__module__": __name__,
             "destination": type(REGISTRY.destination(_kind)),
             "variant": _variant,
-            "refuses_some": getattr(variants(_kind)[_variant], "refuses_some", False),
+            "refuses_some": getattr(variants(_kind, GROUP)[_variant], "refuses_some", False),
         },
     )

@@ -195,8 +195,8 @@ class Scenario:
 
     @contextmanager
     def server(self) -> Iterator[Any]:
-        made = variants(self.kind)[self.variant] if self.group == "destinations" else None
-        found = (made or start_of(self.kind, self.variant))()
+        made = variants(self.kind, self.group)[self.variant] if self.group == "destinations" else None
+        found = (made or start_of(self.kind, self.variant, self.group))()
         try:
             yield found
         finally:
@@ -290,7 +290,7 @@ def scenarios(only: Sequence[str] = ()) -> list[Scenario]:
     from tests.contract.found import cases
 
     found = [Scenario(group, *case) for group in ("targets", "destinations") for case in cases(group)]
-    found = [s for s in found if s.name in only or s.variant not in getattr(servers(s.kind), "UNSWEPT", ())]
+    found = [s for s in found if s.name in only or s.variant not in getattr(servers(s.kind, s.group), "UNSWEPT", ())]
     return [s for s in found if not only or any(part in s.name for part in only)]
 
 
@@ -325,7 +325,7 @@ def sweep(
         def tried(number: int) -> Outcome:
             return _try(scenario, server, template, work / f"point{number}", chosen[number], wrong_order=wrong_order)
 
-        with ThreadPoolExecutor(getattr(servers(scenario.kind), "AT_ONCE", 1)) as pool:
+        with ThreadPoolExecutor(getattr(servers(scenario.kind, scenario.group), "AT_ONCE", 1)) as pool:
             for outcome in pool.map(tried, range(len(chosen))):
                 report.outcomes.append(outcome)
                 told(outcome)

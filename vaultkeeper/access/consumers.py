@@ -1,4 +1,4 @@
-"""Telling the consumers of a written file to read it again, and seeing that they run on it.
+"""Telling the consumers of a written place to read it again, and seeing that they run on it.
 
 `reload: {signal: HUP, pid_file: PATH} | {command: [argv]} | none`, `confirm: {http: URL, …} | {command: [argv]}`.
 Commands get no value: neither as an argument nor on stdin nor in their environment.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from vaultkeeper.access import files, process
-from vaultkeeper.access.settings import Command, Consumed, HttpCheck, Signal, host_of
+from vaultkeeper.access.settings import Command, Consumers, HttpCheck, Signal, host_of
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Done, Login, NotYet, Proof, Unknown
 from vaultkeeper.model.policy import DestinationSpec, Read
@@ -23,7 +23,7 @@ _AGAIN = timedelta(seconds=1)
 _START_UP = timedelta(seconds=110)  # for a consumer to come back after a reload; confirm may take this and healthy_for
 _NOBODY_WAITS = frozenset({Read.PER_USE, Read.FIRST_START, Read.COPY})
 
-Consumer = tuple[DestinationSpec, Consumed]
+Consumer = tuple[DestinationSpec, Consumers]
 """One destination of a group: what the policy says of it, and its settings as read by its kind."""
 
 
@@ -73,7 +73,7 @@ def patience(consumers: Sequence[Consumer]) -> timedelta:
     return _START_UP + max((spec.healthy_for for spec, _ in consumers), default=timedelta(0))
 
 
-def _demonstrates(spec: DestinationSpec, settings: Consumed) -> bool:
+def _demonstrates(spec: DestinationSpec, settings: Consumers) -> bool:
     """Where nobody keeps an old value, reading it back is the proof; else a consumer that was told and is healthy."""
     return spec.read in _NOBODY_WAITS or (settings.reload != "none" and settings.confirm is not None)
 

@@ -134,8 +134,12 @@ class HttpCheck(Shape):
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
 
 
-class Consumed(Written):
-    """A written file with consumers."""
+class Consumers(Shape):
+    """Who reads a place, as far as the policy says."""
 
     reload: Literal["none"] | Signal | Command = Field(default="none", description="how consumers read it again")
     confirm: HttpCheck | Command | None = Field(default=None, description="how to see that they run on it")
+
+
+class Consumed(Written, Consumers):
+    """A written file with consumers."""

@@ -1,0 +1,251 @@
+"""Any place that a program of yours can write and show: `write` and `show`.
+
+For places that vaultkeeper has no destination for. Each is an argument list with an absolute path; no shell reads it.
+It is run in `/` with an environment of four constants and a deadline, at which its whole process group is killed. It
+reads one JSON document on stdin:
+
+    {"hook": "write", "installation": …, "values": {"db_password": "…"}}
+
+`write` stores every value under its name (`value` where the policy has a single one), removes those that are null, and
+touches nothing else; twice equals once. `show` answers what is there:
+
+    {"values": {"db_password": "…", "db_user": {"sha256": "…"}, "other": null}, "changed_at": 1764460800}
+
+A place that does not show its values may answer with their SHA-256, in hex: enough to compare, not to put back what was
+there before the first delivery. `changed_at`, seconds since the epoch, is needed where the policy has a `confirm`.
+
+Exit codes: 0 done; 64, 65, 73, 77 refused, nothing changed (unsupported, this value, no room, missing privilege); 75
+throttled; any other: unknown.
+
+Privileges: those that your programs need.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from vaultkeeper.access import consumers, program, slots
+from vaultkeeper.access.answer import Answered, refused, unknown
+from vaultkeeper.access.settings import Argv, Consumers
+from vaultkeeper.model.outcome import (
+    Confirmation,
+    Finding,
+    Held,
+    Holds,
+    Login,
+    No,
+    NotYet,
+    Prepared,
+    Proof,
+    Refused,
+    Result,
+    Unknown,
+)
+from vaultkeeper.model.policy import DestinationSpec
+from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion, Slot
+from vaultkeeper.ports import DeliveryContext, Item, Spot
+
+MAX_BYTES = 64 << 10
+_HASHED = "its `show` tells a hash only: what stood there before cannot be put back"
+
+
+class CommandSettings(Consumers):
+    """What a policy may say beside `kind: command`, `value` or `values`, and `read`."""
+
+    write: Argv = Field(description="stores the values that it reads on stdin")
+    show: Argv = Field(description="answers what the place holds")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One value as the place tells it: itself, or its hash."""
+
+    content: bytes | None
+    sha256: str
+
+    def is_(self, content: bytes) -> bool:
+        return hashlib.sha256(content).hexdigest() == self.sha256
+
+
+class CommandDestination:
+    """One `write` program is one group: all its values in one run."""
+
+    kind: ClassVar[str] = "command"
+    codec: ClassVar[int] = 1
+    proof: ClassVar[Proof] = Proof.DEMONSTRATED
+    puts_back: ClassVar[bool] = True
+    forbidden: ClassVar[frozenset[str]] = frozenset()
+    max_bytes: ClassVar[int | None] = MAX_BYTES
+    Settings: ClassVar[type[CommandSettings]] = CommandSettings
+
+    @classmethod
+    def open(cls) -> Self:
+        return cls()
+
+    def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot] | Unknown:
+        writer = " ".join(_settings(spec).write)
+        group = GroupKey(f"command:{writer}")
+        return [Spot(group, Slot(name or "value"), name, f"{writer}: {name or 'value'}") for name in spec.values]
+
+    def check(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Sequence[Finding]:
+        settings = [_settings(item.spec) for item in items]
+        argvs = dict.fromkeys(argv for one in settings for argv in (one.write, one.show))
+        findings = [finding for argv in argvs for finding in program.runnable(argv)]
+        if findings:
+            return findings
+        try:
+            _look(items, ctx)
+        except Answered as error:
+            return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what)]
+        return [Finding("ok", f"{argv[0]} can be run") for argv in argvs]
+
+    def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held] | Unknown:
+        try:
+            there, _ = _look(items, ctx)
+        except Answered as error:
+            return error.unknown
+        return {item.slot: _held(item, there.get(item.slot)) for item in items}
+
+    def prepare(
+        self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
+    ) -> Prepared | Refused | NotYet | Unknown:
+        try:
+            there, _ = _look(items, ctx)
+        except Answered as error:
+            return error.result
+        receipts = {}
+        for item in items:
+            seen = there.get(item.slot)
+            kept = slots.receipt_of(item)
+            hashed = seen is not None and seen.content is None
+            receipts[item.slot] = kept or slots.receipt(seen.content if seen else None, hashed=hashed)
+        return Prepared(receipts)
+
+    def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
+        """One run with every value that is not there yet; consumers are told again in either case (after a crash)."""
+        settings = _settings(items[0].spec)
+        try:
+            there, _ = _look(items, ctx)
+            left = {item.slot: content for item, content in _wanted(items) if not _carries(there, item, content)}
+            if left:
+                told = {slot: None if content is None else program.as_text(content) for slot, content in left.items()}
+                _run(settings.write, "write", items, ctx, {"values": told})
+        except Answered as error:
+            return error.result
+        return consumers.tell([(item.spec, _settings(item.spec)) for item in items], ctx.deadline)
+
+    def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
+        told = [(item.spec, _settings(item.spec)) for item in items]
+        try:
+            there, changed_at = _look(items, ctx)
+        except Answered as error:
+            return error.unknown  # that it cannot be looked at says nothing of its consumers
+        lost = [item.slot for item, content in _wanted(items) if not _carries(there, item, content)]
+        if lost:
+            return NotYet("the place does not carry what was delivered", timedelta(seconds=1), tuple(lost))
+        if changed_at is None and any(settings.confirm for _, settings in told):
+            return Unknown(Login.UNREACHABLE, "`confirm` needs `changed_at` in what `show` answers")
+        return consumers.running(told, changed_at or 0.0, ctx.deadline)
+
+    def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None:
+        try:
+            seen = _look([item], ctx)[0].get(item.slot)
+        except Answered as error:
+            return error.unknown
+        if seen is not None and seen.content is None:
+            return Unknown(Login.UNREACHABLE, "its `show` tells a hash only")
+        return None if seen is None or seen.content is None else SecretBytes(seen.content)
+
+    def confirm_deadline(self, group: GroupKey, items: Sequence[Item]) -> timedelta:
+        return consumers.patience([(item.spec, _settings(item.spec)) for item in items])
+
+    def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
+        try:
+            seen = _look([item], ctx)[0].get(item.slot)
+        except Answered as error:
+            return error.unknown
+        if seen is None:
+            return Holds.NOTHING
+        return Holds.RUNNING if slots.carries(item, _value(item), version, seen.is_) else Holds.NOTHING
+
+
+# ------------------------------------------------------------------------------------------------------ small parts
+
+
+def _settings(spec: DestinationSpec) -> CommandSettings:
+    return CommandSettings.model_validate(spec.settings)
+
+
+def _value(item: Item) -> str:
+    """Its name in `values`."""
+    return next((name for name in item.spec.values if (name or "value") == item.slot), "")
+
+
+def _held(item: Item, seen: Seen | None) -> Held:
+    return Held(None) if seen is None else slots.held(item, _value(item), seen.is_)
+
+
+def _wanted(items: Sequence[Item]) -> list[tuple[Item, bytes | None]]:
+    """What each slot shall carry; None: nothing. Raises Answered where a receipt does not tell what was there."""
+    wanted: list[tuple[Item, bytes | None]] = []
+    for item in items:
+        receipt = slots.receipt_of(item)
+        if item.primary is not None:
+            wanted.append((item, slots.new_content(item)))
+        elif receipt is not None:  # without one nothing was delivered, and nothing goes back
+            if receipt.public.get("hashed"):
+                raise refused(No.UNSUPPORTED, f"{item.slot}: {_HASHED}")
+            wanted.append((item, receipt.sealed.reveal() if receipt.sealed else None))
+    return wanted
+
+
+def _carries(there: Mapping[str, Seen], item: Item, content: bytes | None) -> bool:
+    seen = there.get(item.slot)
+    return seen is None if content is None else seen is not None and seen.is_(content)
+
+
+def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[Mapping[str, Seen], float | None]:
+    """Slot → what it holds, absent ones left out; when the place last changed. Raises Answered."""
+    argv = _settings(items[0].spec).show
+    said = _run(argv, "show", items, ctx, {"names": [item.slot for item in items]})
+    values, changed_at = said.get("values"), said.get("changed_at")
+    if not isinstance(values, dict):
+        raise unknown(f'{argv[0]} did not answer {{"values": …}}')
+    found = {slot: _seen(argv, value) for slot, value in values.items() if value is not None}
+    return found, float(changed_at) if isinstance(changed_at, int | float) else None
+
+
+def _seen(argv: Argv, value: object) -> Seen:
+    """A string, {"base64": …} or {"sha256": …}. Raises Answered; its text holds nothing of the value."""
+    match value:
+        case str():
+            content = value.encode()
+        case {"base64": str(text)}:
+            try:
+                content = base64.b64decode(text, validate=True)
+            except ValueError:
+                raise unknown(f"{argv[0]} answered a value that is no base64") from None
+        case {"sha256": str(digest)}:
+            return Seen(None, digest.lower())
+        case _:
+            raise unknown(f"{argv[0]} answered a value that is neither text, base64 nor sha256")
+    return Seen(content, hashlib.sha256(content).hexdigest())
+
+
+def _run(
+    argv: Argv, hook: str, items: Sequence[Item], ctx: DeliveryContext, told: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What it answers. Raises Answered where it did not exit 0."""
+    document = {"hook": hook, "installation": ctx.installation, **told}
+    ran = program.run(argv, document, ctx.deadline, secrets=slots.values(items))
+    if ran.code != program.OK:
+        failed = program.failure(argv, ran)
+        raise Answered(failed, failed.detail)
+    return program.answered(argv, ran) if hook == "show" else {}
