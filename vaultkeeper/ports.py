@@ -61,7 +61,7 @@ class Capabilities:
     fences: bool = False  #: can refuse an old epoch atomically
     max_accepted: int | None = 1  #: how many versions it accepts at once; None: any number
     login_budget: tuple[int, timedelta] | None = (
-        None  #: failed logins per window; spent in the store before the attempt
+        None  #: failed logins per window where it locks accounts; None: what every address has (engine/budget.py)
     )
     tells_lockouts: bool = False  #: an account that is locked answers THROTTLED, never REJECTED
     mutual: bool = False  #: the protocol proves that the server checks: no negative control

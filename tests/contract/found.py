@@ -4,6 +4,7 @@
 `VARIANTS`, name → how to make it (from the server, for a target). `SERVERS`: variant → how to start a server of its
 own, where it needs one. `UNSWEPT`: variants that the kill sweep leaves to another one. `UNTAGGED`: variants whose
 settings rule out tags.
+A server of a target may have `refused_logins()`: how many its own log shows (tests/integration/test_refusals.py).
 `AT_ONCE`: how many kill points are tried side by side, where consumers take long to start.
 `GROUP`: a group of pytest-xdist, where a server takes long to start and everybody in one worker shares it.
 """

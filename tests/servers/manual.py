@@ -181,6 +181,10 @@ class VendorServer:
         path = self.folder / "access.log"
         return path.read_text().splitlines() if path.exists() else []
 
+    def refused_logins(self) -> int:
+        """As its access log tells."""
+        return sum(f"{ACCOUNT} 401" in line for line in self.log())
+
     @contextmanager
     def fault(self, name: str, **options: object) -> Iterator[None]:
         if name == "silent":

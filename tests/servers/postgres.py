@@ -201,6 +201,10 @@ class PostgresServer:
         """Return the server's log so far."""
         return self.cluster.log_text()
 
+    def refused_logins(self) -> int:
+        """As its log tells, and as whoever bans by logs counts them."""
+        return self.log_text().count("FATAL:  password authentication failed")
+
     def enable_ssl(self) -> None:
         """Write a certificate of a new authority; its CA file is ``ca``. Effective after a start or reload."""
         made = tls.issue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -324,6 +325,12 @@ class RedisServer:
         answers = {logs_in(node.address, username, password) for node in with_it}
         assert len(answers) == 1, "nodes differ"
         return answers.pop()
+
+    def refused_logins(self) -> int:
+        """As the first node counts them."""
+        with self.node.client() as say:
+            found = re.search(r"errorstat_WRONGPASS:count=(\d+)", say("INFO", "errorstats").decode())
+        return int(found[1]) if found else 0
 
     @contextmanager
     def fault(self, name: str, *, statement: str = SETUSER, times: int = 1) -> Iterator[object]:

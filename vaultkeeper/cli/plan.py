@@ -13,8 +13,10 @@ from vaultkeeper.cli.command import command
 from vaultkeeper.cli.output import clean, write
 from vaultkeeper.cli.select import Names, enabled, named
 from vaultkeeper.cli.session import Session
+from vaultkeeper.model import duration
 
 if TYPE_CHECKING:
+    from vaultkeeper.engine.budget import Deliberate
     from vaultkeeper.engine.preview import Preview
     from vaultkeeper.model.rotation import Purpose
 
@@ -75,11 +77,37 @@ def _text(p: Preview, due: str) -> list[str]:
     if p.blocked:
         lines.append(f"  blocked  {p.blocked}")
     lines += [f"  {number:>2}  {step}" for number, step in enumerate(p.steps, 1)]
+    if p.deliberate:
+        lines.append(f"  refusals   {_refusals(p.deliberate)}")
     for finding in p.findings:
         lines.append(f"  {finding.level:<9}  {finding.text}")
         if finding.next:
             lines.append(f"  {'':<9}  next: {finding.next}")
     return lines
+
+
+def _refusals(d: Deliberate) -> str:
+    """For whoever reads the target's log, or bans who fails too often."""
+    if not d.refusals:
+        return "none: no login fails on purpose"
+    where = f" at {d.address}" if d.address else ""
+    tried = ", ".join(
+        f"{refusal.of}{f' of {refusal.account}' if refusal.account else ''} ({refusal.step.value})"
+        for refusal in d.refusals
+    )
+    limit = f"; never more than {d.budget.failures} in {duration.show(d.budget.window)}" if d.budget else ""
+    many = "1 login fails" if len(d.refusals) == 1 else f"{len(d.refusals)} logins fail"
+    return f"{many} on purpose{where}: {tried}{limit}"
+
+
+def _refusals_document(d: Deliberate) -> dict[str, object]:
+    r = d.budget
+    return {
+        "count": len(d.refusals),
+        "address": d.address,
+        "logins": [{"step": one.step.value, "of": one.of, "account": one.account} for one in d.refusals],
+        "limit": {"failures": r.failures, "window_seconds": r.window.total_seconds()} if r else None,
+    }
 
 
 def _document(p: Preview) -> dict[str, object]:
@@ -91,5 +119,6 @@ def _document(p: Preview) -> dict[str, object]:
         "blocked": p.blocked or None,
         "phases": [phase.step.value for phase in p.phases],
         "steps": list(p.steps),
+        "refusals": _refusals_document(p.deliberate) if p.deliberate else None,
         "findings": [{"level": f.level, "text": f.text, "next": f.next} for f in p.findings],
     }

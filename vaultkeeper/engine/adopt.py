@@ -7,17 +7,19 @@ from dataclasses import replace
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
+from vaultkeeper.engine.budget import PUT_OFF
 from vaultkeeper.engine.given import named, refuse_breaking_out
 from vaultkeeper.engine.groups import asked
-from vaultkeeper.engine.observe import explained, same_credential
+from vaultkeeper.engine.observe import explained, same_credential, tried
 from vaultkeeper.engine.opening import newest_open
 from vaultkeeper.engine.parts import Parts, open_target, present_binding
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
+from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.model.secret import Acceptance, Fields, SecretVersion, StagingLabel, VersionRecord
-from vaultkeeper.ports import Change, Context, Deadline, Target, VersionChange
+from vaultkeeper.ports import Change, Context, Deadline, VersionChange
 
 
 def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
@@ -79,9 +81,13 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
     target = open_target(parts, version.binding)
     if target is None or policy.target is None or policy.target.unverified or not target.capabilities.probes:
         return
-    answer = _login(target, version, parts)
+    heard = tried(parts, target, version, _context(version, parts))
+    answer = heard.said
+    if heard.refused is not None:
+        raise _not_asked(policy.name, heard.refused.detail)
     if answer in {Login.UNREACHABLE, Login.THROTTLED}:
-        raise _not_asked(policy.name, f"the login was {answer.value}")
+        wait = f"{PUT_OFF}; wait {duration.show(heard.delay)}" if heard.delay else f"the login was {answer.value}"
+        raise _not_asked(policy.name, heard.detail or wait)
     if answer is not Login.ACCEPTED:
         why = explained(parts, target, version, answer, _context(version, parts))
         raise RotationFailed(
@@ -90,20 +96,6 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
             works="whatever worked before; nothing was stored or changed",
             next=f"vaultkeeper adopt {policy.name}   with the value that works today",
         )
-
-
-def _login(target: Target, version: SecretVersion, parts: Parts) -> Login:
-    ctx = _context(version, parts)
-    budget = target.capabilities.login_budget
-    account, address = target.login_key(version)
-    if budget is not None and parts.store.spend_login(account, address, budget, parts.clock.now()) is not None:
-        return Login.THROTTLED
-    answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, ctx))
-    if isinstance(answer, Refused | Unknown):
-        raise _not_asked(version.secret, answer.detail)
-    if budget is not None and answer is Login.ACCEPTED:
-        parts.store.refund_login(account, address)
-    return answer
 
 
 def _not_asked(name: str, why: str) -> BackendError:

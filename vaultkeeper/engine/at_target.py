@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from vaultkeeper.engine import judge
+from vaultkeeper.engine.budget import PUT_OFF, budget_of
 from vaultkeeper.engine.by_hand import asks_to_revoke, page
 from vaultkeeper.engine.creation import collect_orphan
 from vaultkeeper.engine.groups import asked
@@ -14,6 +16,7 @@ from vaultkeeper.engine.judge import Proved, Tested
 from vaultkeeper.engine.moves import advance, park, turn_back, wait_unknown
 from vaultkeeper.engine.observe import by_binding, explained, login, same_credential, same_login, same_target
 from vaultkeeper.engine.parts import power
+from vaultkeeper.engine.plan import one_at_a_time
 from vaultkeeper.engine.work import Work, partly, phase_of
 from vaultkeeper.model.outcome import (
     Done,
@@ -33,6 +36,9 @@ from vaultkeeper.ports import Change, ClosesSessions, Spares, Target, VersionCha
 
 def set_(work: Work) -> Change:
     """Make the target accept and refuse as the phase says; each version at what it was made for."""
+    delay = _charge_for_the_own_login(work)
+    if delay is not None:
+        return wait_unknown(work.rotation, Unknown(Login.THROTTLED, PUT_OFF, delay), work.parts.clock.now())
     work.begin()
     phase, parts = phase_of(work), work.parts
     accept, refuse = work.versions(phase.carry), work.versions(phase.refuse)
@@ -68,6 +74,19 @@ def set_(work: Work) -> Change:
     return judge.judge_result(work.rotation, Done(), parts.clock.now(), dead or None)
 
 
+def _charge_for_the_own_login(work: Work) -> timedelta | None:
+    """Who changes its own password logs in as PENDING first, and is refused once. Where there is a barrier it paid."""
+    rotation, pending = work.rotation, work.version(End.TO)
+    spec, target = rotation.policy.target, work.target(work.binding())
+    newly = phase_of(work).step is Step.SET and rotation.direction is Direction.FORWARD and not rotation.doubted
+    if spec is None or not spec.self_service or target is None or pending is None or not newly:
+        return None
+    charged = budget_of(target, pending)
+    if charged is None or (one_at_a_time(rotation.policy) and not charged.own):
+        return None
+    return charged.charge(work.parts.store, work.parts.clock.now())
+
+
 def _set_at(work: Work, target: Target, accept: list[SecretVersion], refuse: list[SecretVersion]) -> Result:
     return asked(work.parts, f"{target.kind}.set", lambda: target.set(accept, refuse, work.context()))
 
@@ -98,17 +117,18 @@ def test(work: Work) -> Change:
         reason = rotation.policy.target.unverified or f"{target.kind} cannot log in as the account"
         return judge.judge_tested(rotation, Tested(Login.ACCEPTED, unverified=reason), now)
     work.secure()
-    answer, delay, refused = login(work, target, pending)
-    if refused is not None:
-        return turn_back(rotation, judge.CAUSE_OF[refused.why], now, refused.detail)
-    if answer is Login.ACCEPTED and not target.capabilities.mutual:
-        answer, delay, _ = login(work, target, _wrong_value(work, target, pending))
-        if answer not in judge.NO_ANSWER:
-            return judge.judge_tested(rotation, Tested(Login.ACCEPTED, answer), now)
+    heard = login(work, target, pending)
+    if heard.refused is not None:
+        return turn_back(rotation, judge.CAUSE_OF[heard.refused.why], now, heard.refused.detail)
+    if heard.said is Login.ACCEPTED and not target.capabilities.mutual:
+        heard = login(work, target, _wrong_value(work, target, pending), must_fail=True)
+        if heard.said not in judge.NO_ANSWER:
+            return judge.judge_tested(rotation, Tested(Login.ACCEPTED, heard.said), now)
+    answer = heard.said
     if answer in judge.NO_ANSWER:
         # A login changes nothing: what an observation would spend is what the control needs when this wait is over.
         known = replace(rotation, doubted=False)
-        return wait_unknown(known, Unknown(answer, _unanswered(target), delay), now)
+        return wait_unknown(known, Unknown(answer, _unanswered(target), heard.delay), now)
     why = explained(work.parts, target, pending, answer, work.context())
     return judge.judge_tested(rotation, Tested(answer, detail=why), now)
 
@@ -148,12 +168,12 @@ def prove(work: Work) -> Change:
         return advance(replace(rotation, detail="the first owner's own login is kept, as the policy says"), now)
     alive, dead = None, dict[int, VersionChange]()
     for version in (*_not_revoked_either(work, old), old):
-        answer, delay, refused = login(work, work.target(version.binding) or target, version)
-        if refused is not None:
-            return park(rotation, judge.CAUSE_OF[refused.why], refused.detail)
-        if answer in judge.NO_ANSWER:
-            return _with(wait_unknown(rotation, Unknown(answer, _unanswered(target), delay), now), dead)
-        if answer is Login.ACCEPTED:
+        heard = login(work, work.target(version.binding) or target, version, must_fail=True)
+        if heard.refused is not None:
+            return park(rotation, judge.CAUSE_OF[heard.refused.why], heard.refused.detail)
+        if heard.said in judge.NO_ANSWER:
+            return _with(wait_unknown(rotation, Unknown(heard.said, _unanswered(target), heard.delay), now), dead)
+        if heard.said is Login.ACCEPTED:
             alive = version
             break
         dead[version.number] = VersionChange(acceptance=Acceptance.REFUSED)

@@ -7,13 +7,15 @@ fail is charged to a durable budget first (rotation.md section 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
+from vaultkeeper.engine.budget import budget_of
 from vaultkeeper.engine.groups import Holder, asked, delivery_context
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.parts import Parts, power
+from vaultkeeper.engine.verdict import gap_is_open
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
@@ -162,7 +164,8 @@ def _answers(
     answers |= dict.fromkeys(work.rotation.rejected, Login.REJECTED)
     for version in versions:
         if version.number not in answers:
-            answer, delay, _ = login(work, target, version)
+            heard = login(work, target, version)
+            answer, delay = heard.said, heard.delay
             answers[version.number] = answer
             alone = work.rotation.to_version is None or target.capabilities.max_accepted == 1
             decided = answer is Login.ACCEPTED and alone
@@ -171,27 +174,61 @@ def _answers(
     return answers, delay
 
 
-def login(work: Work, target: Target, version: SecretVersion) -> tuple[Login, timedelta | None, Refused | None]:
-    """One login, its possible failure spent durably before it is tried."""
-    parts, budget = work.parts, target.capabilities.login_budget
-    account, address = target.login_key(version)
-    now = parts.clock.now()
-    failed_before = 0
-    if budget is not None:
-        failed_before = parts.store.failed_logins(account, address, budget[1], now)
-        delay = parts.store.spend_login(account, address, budget, now)
-        if delay is not None:
-            return Login.THROTTLED, delay, None
-    answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, work.context()))
+@dataclass(frozen=True)
+class Tried:
+    """What became of one login. `delay`: until it may be asked again. `refused`: it cannot be asked at all."""
+
+    said: Login
+    delay: timedelta | None = None
+    refused: Refused | None = None
+    detail: str = ""
+
+
+def login(work: Work, target: Target, version: SecretVersion, *, must_fail: bool = False) -> Tried:
+    """One login of a rotation. What its open gap needs was paid before the gap, and nothing in it is put off."""
+    rushed = gap_is_open(work.rotation)
+    prepaid = rushed and must_fail and not work.rotation.doubted
+    return tried(work.parts, target, version, work.context(), must_fail=must_fail, rushed=rushed, prepaid=prepaid)
+
+
+def tried(
+    parts: Parts,
+    target: Target,
+    version: SecretVersion,
+    ctx: Context,
+    *,
+    must_fail: bool = False,
+    rushed: bool = False,
+    prepaid: bool = False,
+) -> Tried:
+    """One login, its possible failure charged durably before it is tried.
+
+    An account that is locked is worse than a gap: the budget of a kind that locks them is never overdrawn.
+    """
+    charged, failed_before = budget_of(target, version), 0
+    if charged is not None and prepaid and not charged.own:
+        charged = None
+    if charged is not None:
+        now = parts.clock.now()
+        failed_before = charged.spent(parts.store, now)
+        delay = charged.charge(parts.store, now)
+        if delay is not None and (charged.own or not rushed):
+            return Tried(Login.THROTTLED, delay)
+        charged = charged if delay is None else None
+    answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, ctx))
     if isinstance(answer, Refused):
-        return Login.UNREACHABLE, None, answer
-    if isinstance(answer, Unknown):
-        return answer.reason, answer.retry_after, None
-    if budget is not None and answer is Login.ACCEPTED:
-        parts.store.refund_login(account, address)
-    if answer is Login.REJECTED and failed_before and not target.capabilities.tells_lockouts:
-        return Login.THROTTLED, budget[1] if budget else None, None  # a lock-out answers like a rejection there
-    return answer, None, None
+        return Tried(Login.UNREACHABLE, refused=answer)
+    said = answer.reason if isinstance(answer, Unknown) else answer
+    heard = Tried(said, answer.retry_after, detail=answer.detail) if isinstance(answer, Unknown) else Tried(said)
+    if charged is None:
+        return heard
+    # Where nobody answers, what should have been let in was hardly refused; a wrong value may have been.
+    unheard = said is Login.UNREACHABLE and not must_fail and not charged.own
+    if said is Login.ACCEPTED or unheard:
+        charged.refund(parts.store)
+    if said is Login.REJECTED and failed_before and charged.own and not target.capabilities.tells_lockouts:
+        return Tried(Login.THROTTLED, charged.window)  # a lock-out answers like a rejection there
+    return heard
 
 
 def explained(parts: Parts, target: Target, version: SecretVersion, said: Login, ctx: Context) -> str:

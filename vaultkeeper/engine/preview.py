@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from vaultkeeper.engine.book import Book
+from vaultkeeper.engine.budget import WRONG, Deliberate, Refusal, budget_of, refusals
 from vaultkeeper.engine.by_hand import page, who_makes_it, who_revokes_it
 from vaultkeeper.engine.groups import (
     Holder,
     asked,
+    attempted,
     confirm_timeout,
     delivery_context,
     find_places,
@@ -26,8 +29,8 @@ from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Finding, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Audience, End, Options, Phase, Placed, Purpose, Step
-from vaultkeeper.model.secret import GroupKey
-from vaultkeeper.ports import Item, ReadsBack, Rendered
+from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion
+from vaultkeeper.ports import Item, ReadsBack, Rendered, Target
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Preview:
     findings: Sequence[Finding]
     due_at: datetime | None
     blocked: str
+    deliberate: Deliberate | None = None  #: logins that fail on purpose; None: nobody checks the secret
 
 
 def preview(
@@ -85,7 +89,42 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
         findings,
         next_due(policy, parts, parts.clock.now()),
         skipped.skipped if skipped else "",
+        _deliberate(work),
     )
+
+
+def _deliberate(work: Work) -> Deliberate | None:
+    """Refused on purpose, and where. Before the first version some kinds cannot say where."""
+    target = work.target(work.binding())
+    if target is None:
+        return None
+    expected = refusals(work.rotation.phases, work.rotation.policy.target, target.capabilities)
+    known = attempted(work.parts, f"{target.kind}.login_key", partial(_placed, work, target, expected))
+    return known if isinstance(known, Deliberate) else Deliberate(expected)
+
+
+def _placed(work: Work, target: Target, expected: Sequence[Refusal]) -> Deliberate:
+    """With the account of each, and the address."""
+    made_for, now = work.binding(), work.parts.clock.now()
+    anybody = SecretVersion(work.rotation.secret, 0, "", {"username": SecretBytes(b"")}, made_for, now)
+    old = work.version(End.FROM) or anybody
+    new = _taking_turns(old, work.rotation.policy)
+    found = []
+    for refusal in expected:
+        version = old if refusal.end is End.FROM else new
+        if refusal.of == WRONG:
+            version = target.decoy(version) or version
+        found.append(replace(refusal, account=target.login_key(version)[0] if old is not anybody else ""))
+    return Deliberate(tuple(found), target.login_key(old)[1], budget_of(target, old))
+
+
+def _taking_turns(old: SecretVersion, policy: RotationPolicy) -> SecretVersion:
+    """As the account that the next version will be of, where two take turns."""
+    users = policy.target.settings.get("users") if policy.target else None
+    if not isinstance(users, list | tuple) or "username" not in old.fields:
+        return old
+    others = [user for user in users if SecretBytes(str(user).encode()) != old.fields["username"]]
+    return replace(old, fields={**old.fields, "username": SecretBytes(str(others[0]).encode())}) if others else old
 
 
 def _untagged(policy: RotationPolicy, parts: Parts) -> list[Finding]:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
+from vaultkeeper.engine.budget import PUT_OFF
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.observe import held_now, look, newest_generation
@@ -20,6 +21,7 @@ from vaultkeeper.engine.redeliver import deliver_current, places_of
 from vaultkeeper.engine.verdict import described
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, VaultkeeperError
+from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Done, Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
@@ -59,7 +61,8 @@ def reconcile(name: str, parts: Parts) -> list[Proposal]:
     if isinstance(seen, Refused):
         raise BackendError(f"{name}: the target could not be asked", why=seen.detail)
     if Login.UNREACHABLE in (seen.from_, seen.previous) or Login.THROTTLED in (seen.from_, seen.previous):
-        raise BackendError(f"{name}: the target gave no answer", why=seen.detail, next=f"vaultkeeper reconcile {name}")
+        why = seen.detail or (f"{PUT_OFF}; wait {duration.show(seen.retry_after)}" if seen.retry_after else "")
+        raise BackendError(f"{name}: the target gave no answer", why=why, next=f"vaultkeeper reconcile {name}")
     return _about_target(work, seen) or _about_destinations(work, parts)  # each of the former delivers, too
 
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from vaultkeeper.engine import judge
 from vaultkeeper.engine.at_target import prove, set_, test
+from vaultkeeper.engine.budget import PUT_OFF, budget_of, refusals
 from vaultkeeper.engine.creation import create, mint
 from vaultkeeper.engine.groups import Holder, asked, attempted, find_places
 from vaultkeeper.engine.judge import Seen
@@ -110,8 +111,20 @@ def _remembering(seen: Seen, change: Change) -> Change:
 
 
 def barrier(work: Work) -> Change:
-    """Reached by everybody of the batch: now the gap of `single` may open."""
-    return advance(work.rotation, work.parts.clock.now())
+    """Reached by everybody of the batch: now the gap of `single` may open, with every failure in it paid for."""
+    rotation, now = work.rotation, work.parts.clock.now()
+    target, pending = work.target(work.binding()), work.version(End.TO)
+    charged = budget_of(target, pending) if target is not None and pending is not None else None
+    if target is None or charged is None or charged.own:
+        return advance(rotation, now)
+    due = refusals(rotation.phases, rotation.policy.target, target.capabilities)
+    for paid in range(len(due)):
+        delay = charged.charge(work.parts.store, now)
+        if delay is not None:
+            for _ in range(paid):
+                charged.refund(work.parts.store)
+            return wait(rotation, Waiting.THROTTLED, now + delay, detail=PUT_OFF)
+    return advance(rotation, now)
 
 
 def finish(work: Work) -> Change:

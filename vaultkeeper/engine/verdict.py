@@ -29,7 +29,16 @@ def closes_the_gap(rotation: Rotation) -> bool:
     """Does the present phase hand consumers the one value that the target may accept already?"""
     phase = rotation.phase
     to_consumers = phase is not None and phase.step is Step.DELIVER and phase.audience is Audience.CONSUMERS
-    return to_consumers and not rotation.finished and one_at_a_time(rotation.policy) and needs_observation(rotation)
+    return to_consumers and _may_accept_only_one(rotation)
+
+
+def gap_is_open(rotation: Rotation) -> bool:
+    """May consumers be locked out at this moment, on the way forward?"""
+    return rotation.direction is Direction.FORWARD and _may_accept_only_one(rotation)
+
+
+def _may_accept_only_one(rotation: Rotation) -> bool:
+    return not rotation.finished and one_at_a_time(rotation.policy) and needs_observation(rotation)
 
 
 def exit_code(rotation: Rotation) -> int:

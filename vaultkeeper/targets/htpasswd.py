@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import ClassVar, Self
 
 from vaultkeeper.access import consumers, files, htpasswd, probe
@@ -41,8 +40,6 @@ class HtpasswdTarget:
         strategies=frozenset({Strategy.SINGLE, Strategy.ALTERNATING_USERS}),
         observes=frozenset({Basis.VERIFIER, Basis.LOGIN, Basis.NONE}),
         max_accepted=2,
-        login_budget=(4, timedelta(minutes=1)),  # fail2ban and its like ban an address at the fifth
-        tells_lockouts=True,  # such a ban is no 401: nobody answers any more
         forbidden=frozenset(map(chr, [*range(32), 127])),  # RFC 7617 section 2
         max_bytes=htpasswd.MAX_BYTES,
     )

@@ -77,7 +77,6 @@ class ManualTarget:
         strategies=frozenset({Strategy.MANUAL}),
         observes=frozenset({Basis.LOGIN, Basis.NONE}),
         max_accepted=None,
-        tells_lockouts=True,  # an HTTP API says 429, a command exits with 75
     )
     Settings: ClassVar[type[ManualSettings]] = ManualSettings
 

@@ -13,7 +13,7 @@ Written for RabbitMQ 3.8 to 4; tried on 3.10. https://www.rabbitmq.com/docs/acce
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar, Self, TypeVar
 
 from vaultkeeper.access import amqp, rabbitmq
@@ -42,8 +42,6 @@ class RabbitmqTarget:
         strategies=frozenset({Strategy.SINGLE, Strategy.ALTERNATING_USERS}),
         observes=frozenset({Basis.VERIFIER, Basis.LOGIN}),
         max_accepted=2,
-        login_budget=(4, timedelta(minutes=1)),  # RabbitMQ locks nobody out; fail2ban bans an address at the fifth
-        tells_lockouts=True,
         forbidden=frozenset(map(chr, [*range(32), 127])),
         max_bytes=1024,
     )

@@ -16,7 +16,6 @@ CAP_CHOWN, CAP_FOWNER and leave to read it. Mount the directory, not the file, i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -26,7 +25,7 @@ from vaultkeeper.access import files, probe
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.probe import HttpProbe, Provable
 from vaultkeeper.access.settings import PolicyPath, Written
-from vaultkeeper.errors import ConfigurationInvalid
+from vaultkeeper.errors import BackendError, ConfigurationInvalid
 from vaultkeeper.model.outcome import (
     Basis,
     Done,
@@ -219,17 +218,20 @@ class TokenListTarget:
         return findings
 
     def _check_probe(self, ctx: Context) -> list[Finding]:
-        """A random token must be refused, or the checker checks nothing; and today's goes by the file."""
-        if self.settings.probe is None:
+        """Nobody must be refused, or the checker checks nothing; and today's goes by the file. No failed login."""
+        found = self.settings.probe
+        if found is None:
             return [Finding("unchecked", "without a `probe` nothing shows what the checker accepts", "give `probe`")]
         try:
-            said = self._ask(b"vk-" + os.urandom(24).hex().encode(), ctx.deadline)
+            said = probe.ask_as_nobody(found, ctx.deadline) if isinstance(found, HttpProbe) else Login.REJECTED
         except ConfigurationInvalid as error:
             return [Finding("refuse", error.what)]
+        except BackendError as error:
+            return [Finding("warn", error.what)]
         if said is Login.ACCEPTED:
-            return [Finding("refuse", "the checker accepts any token", "give its receiver an `auth:` section")]
+            return [Finding("refuse", "the checker lets anybody in", "give its receiver an `auth:` section")]
         if said is not Login.REJECTED:
-            return [Finding("warn", f"the probe's answer to a wrong token tells nothing ({said.value})")]
+            return [Finding("warn", f"the probe's answer to nobody tells nothing ({said.value})")]
         if self.settings.path is None or ctx.current is None:
             return []
         said = self.test(ctx.current, ctx)

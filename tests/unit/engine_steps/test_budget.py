@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from tests.unit.engine_steps.bench import Bench
+from vaultkeeper.engine.budget import EVERYWHERE, is_here
+from vaultkeeper.engine.preview import preview
+from vaultkeeper.errors import BackendError, RotationFailed
+from vaultkeeper.model.outcome import Login
 from vaultkeeper.model.rotation import Cause, State, Step, Waiting
-from vaultkeeper.ports import Change
+from vaultkeeper.model.secret import SecretVersion
+from vaultkeeper.ports import Change, Context
 from vaultkeeper.testing.faults import Fault, Goes, SimulatedKill
+from vaultkeeper.testing.simulators.base import Plain
 from vaultkeeper.testing.simulators.throttling import LOCKS_AT, WINDOW
 
 
@@ -55,7 +61,7 @@ def test_a_crash_at_any_login_never_locks_the_account(call: int) -> None:
 def test_a_spent_budget_is_waited_for_and_not_tried_every_few_seconds() -> None:
     """It was once: each try spent what the last wait had freed, for ever."""
     bench = throttling("wait")
-    bench.store.spend_login("app", "db_t", (LOCKS_AT - 1, WINDOW), bench.clock.now())
+    bench.store.spend_login("app", "localhost:db_t", (LOCKS_AT - 1, WINDOW), bench.clock.now())
     before = bench.calls("db_t.test")
     bench.done()
     assert bench.calls("db_t.test") - before <= 6
@@ -94,9 +100,151 @@ def test_three_dead_values_are_told_apart_within_the_budget() -> None:
 
 def test_a_rejection_after_a_failure_counts_as_throttled_until_the_window_has_passed() -> None:
     bench = throttling("lockout")
-    bench.store.spend_login("app", "db_t", (LOCKS_AT - 1, WINDOW), bench.clock.now())
+    bench.store.spend_login("app", "localhost:db_t", (LOCKS_AT - 1, WINDOW), bench.clock.now())
     bench.world.state["db_t"]["accounts"] = {"app": [b"set by hand"]}
     rotation = bench.one("t", wait=timedelta(0))
     assert (rotation.state, rotation.waiting) == (State.WAITING, Waiting.THROTTLED)
     assert rotation.not_before is not None
     assert rotation.not_before - bench.clock.now() == WINDOW
+
+
+# ------------------------------------------------------------------------------------- where no kind says how many
+
+
+FAR = {"address": "10.0.0.7:5432"}
+
+
+def far(number: int) -> dict[str, object]:
+    """An account of its own, at a server that is not this machine."""
+    return {**FAR, "user": f"user{number}"}
+
+
+class Log:
+    """What a server's own log says: when a login failed, by the host that it was tried at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+        self.at: list[datetime] = []
+        told = Plain.test
+
+        def test(target: Plain, version: SecretVersion, ctx: Context) -> Login:
+            said = told(target, version, ctx)
+            if said is Login.REJECTED:
+                self.at.append(bench.clock.now())
+            return said
+
+        monkeypatch.setattr(Plain, "test", test)
+
+    def worst(self) -> int:
+        window = EVERYWHERE[1]
+        return max((sum(last - window < at <= last for at in self.at) for last in self.at), default=0)
+
+
+@pytest.mark.parametrize("strategy", ["overlap", "single"])
+def test_many_secrets_of_one_server_never_look_like_an_attack(monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+    """Each is another account; a ban counts what comes from us, whoever it is for."""
+    bench = Bench(f"many-{strategy}")
+    make = getattr(bench.make, strategy)
+    bench.use(*(make(f"s{n}", bench.make.file(f"f{n}"), target=far(n)) for n in range(7)))
+    bench.done()
+    log = Log(monkeypatch, bench)
+    bench.events.clear()
+    bench.done()
+    assert len(log.at) == {"overlap": 14, "single": 7}[strategy]
+    assert log.worst() == EVERYWHERE[0]
+
+
+def test_the_gap_of_single_is_not_made_longer_by_what_was_paid_before_it() -> None:
+    bench = Bench("gap")
+    bench.use(*(bench.make.single(f"s{n}", bench.make.file(f"f{n}"), target=far(n)) for n in range(7)))
+    bench.done()
+    bench.events.clear()
+    bench.done()
+    put_off = [event.secret for event in bench.events if event.step == "waiting" and "throttled" in event.text]
+    assert put_off
+    for name in {event.secret for event in bench.events}:
+        steps = [event.step for event in bench.events if event.secret == name]
+        gap = steps[steps.index("set") : steps.index("deliver")]
+        assert "waiting" not in gap
+
+
+def test_on_this_machine_nobody_is_put_off() -> None:
+    bench = Bench("here")
+    bench.use(*(bench.make.overlap(f"s{n}", bench.make.file(f"f{n}")) for n in range(7)))
+    bench.done()
+    bench.events.clear()
+    bench.done()
+    assert not [event for event in bench.events if "throttled" in event.text]
+
+
+def test_whoever_changes_its_own_password_is_charged_for_the_login_that_must_fail_first() -> None:
+    bench = Bench("own")
+    bench.use(bench.make.overlap("s", bench.make.file("f"), target=FAR, grace_period=timedelta(0)))
+    target = bench.policies["s"].target
+    assert target is not None
+    bench.done()
+    bench.clock.advance(timedelta(hours=1))
+    bench.done()
+    window, account, address = EVERYWHERE[1], "app", FAR["address"]
+    assert bench.store.failed_logins(account, address, window, bench.clock.now()) == 2
+    bench.edit("s", target=replace(target, self_service=True))
+    bench.clock.advance(timedelta(hours=1))
+    bench.done()
+    assert bench.store.failed_logins(account, address, window, bench.clock.now()) == 3
+
+
+def test_a_wrong_value_is_not_adopted_again_and_again() -> None:
+    bench = Bench("adopt")
+    bench.use(bench.make.overlap("s", bench.make.file("f"), target=FAR))
+    for _ in range(EVERYWHERE[0]):
+        with pytest.raises(RotationFailed):
+            bench.adopt("s", "wrong")
+    with pytest.raises(BackendError, match="could not be asked"):
+        bench.adopt("s", "wrong")
+
+
+def test_a_server_that_does_not_answer_costs_nothing_of_the_budget() -> None:
+    bench = Bench("silent")
+    bench.use(bench.make.single("s", bench.make.file("f"), target=FAR))
+    bench.done()
+    bench.clock.advance(timedelta(hours=1))
+    bench.faults.script = [Fault("test", Goes.UNREACHABLE, call=0)]
+    bench.one("s", wait=timedelta(minutes=5))
+    assert bench.store.failed_logins("app", FAR["address"], EVERYWHERE[1], bench.clock.now()) == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "more", "expected"),
+    [
+        ("overlap", {}, ["test: a wrong value", "prove: the old value"]),
+        ("alternating", {}, ["prove: the old value"]),  # its protocol proves the server
+        ("minted", {}, ["test: a wrong value", "prove: the old value"]),
+        ("manual", {}, ["test: a wrong value", "prove: the old value"]),
+        ("manual", {"unverified": "nobody can tell"}, []),
+        ("single", {}, ["test: the old value"]),
+        ("unchecked", {}, None),
+    ],
+)
+def test_a_plan_tells_which_logins_fail_on_purpose(
+    strategy: str, more: dict[str, object], expected: list[str] | None
+) -> None:
+    bench = Bench(f"plan-{strategy}-{len(more)}")
+    bench.use(getattr(bench.make, strategy)("s", **more))
+    if strategy == "manual":
+        bench.adopt("s", bench.made_by_hand("s", "old"))
+    else:
+        bench.done()
+    (plan,) = preview(["s"], bench.parts(), ask_servers=False)
+    told = plan.deliberate and [f"{refusal.step.value}: {refusal.of}" for refusal in plan.deliberate.refusals]
+    assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        ("", True), ("local", True), ("/run/postgresql", True), ("127.0.0.1:5432", True), ("[::1]:5432", True),
+        ("localhost:80", True), ("localhost", True), ("vk.localhost:80", True),
+        ("10.0.0.7:5432", False), ("db.internal:5432", False), ("[fe80::1]:5432", False), ("db", False),
+    ],
+)  # fmt: skip
+def test_what_is_this_machine(address: str, here: bool) -> None:
+    assert is_here(address) is here

@@ -164,6 +164,10 @@ class TargetContract:
         assert self.target.Settings.model_json_schema()["properties"]
         assert self.target.Settings.model_config.get("frozen")
         assert all(len(character) == 1 for character in capabilities.forbidden)
+        if capabilities.login_budget is not None:  # never more than what every address has
+            failures, window = capabilities.login_budget
+            assert failures <= 4
+            assert window >= timedelta(seconds=60)
 
     def test_check_finds_nothing_to_refuse_and_changes_nothing(self, trial: Trial) -> None:
         before = trial.observe(trial.old)

@@ -61,6 +61,7 @@ class Settings(Place):
     """And the account of those that have one."""
 
     user: str = "app"
+    address: str = ""  #: what failed logins are charged to, which are rationed there; "": this machine
 
 
 class SimulatedTarget:
@@ -99,7 +100,7 @@ class SimulatedTarget:
         return (username.text() if username else self.settings.user, secret_value(version))
 
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
-        return self.pair(version)[0], self.home
+        return self.pair(version)[0], self.settings.address or f"localhost:{self.home}"
 
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
         return None
