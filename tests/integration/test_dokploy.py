@@ -26,6 +26,7 @@ from vaultkeeper.model.outcome import (
     Refused,
     Unknown,
 )
+from vaultkeeper.model.secret import SecretVersion
 from vaultkeeper.ports import Deadline
 from vaultkeeper.testing.dokploy.server import Seen
 
@@ -402,8 +403,8 @@ def test_a_variable_that_only_refers_is_not_overwritten_and_the_right_one_is_nam
 
 def test_nobody_who_refers_is_told_by_check(shop: Shop) -> None:
     delivery = shop.delivery({"SHARED": "{password}"}, environment="shop/production")
-    shop.environment["env"] = "SHARED=x\n"
-    items = delivery.items(pair()[1])
+    shop.environment["env"] = "SHARED='old one'\n"
+    items = delivery.items(pair()[0])
     (finding,) = delivery.destination.check(delivery.group, items, delivery.ctx)
     assert (finding.level, "no service" in finding.text) == ("warn", True)
 
@@ -469,6 +470,16 @@ def test_a_name_is_found_once_and_its_id_is_kept_when_the_name_moves_to_another_
     shop.add("application", "web", "DB_PASSWORD=another\n")
     assert delivery.deliver(new) == Done()
     assert new.fields["password"].text() in shop.env
+    later = shop.delivery(application="shop/production/web")  # the next rotation goes to where the name leads by then
+    ((level, text),) = checked(later, new)
+    assert (level, "does not hold v2" in text) == ("warn", True)
+    shop.add("application", "spare", f"DB_PASSWORD={new.fields['password'].text()}\n")
+    assert [level for level, _ in checked(shop.delivery(application="shop/production/spare"), new)] == ["ok"]
+
+
+def checked(delivery: Delivery, carried: SecretVersion) -> list[tuple[str, str]]:
+    items = delivery.items(carried)
+    return [(f.level, f.text) for f in delivery.destination.check(delivery.group, items, delivery.ctx)]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ class DokployDestination:
                 self._must_have_one_name(here)
                 may_hold(here)
                 findings = [finding for service in here.services for finding in _check_service(here, service)]
+                findings += _check_slots(here)
                 if here.holder.kind in SHARED and not here.services:
                     findings.append(Finding("warn", f"no service that this key sees refers to {here.holder.name}"))
         except Answered as error:
@@ -222,6 +223,16 @@ def _running_values(here: Group, item: Item) -> list[bytes]:
     with suppress(RightMissing, CannotSee):
         return [value.encode() for value in dokploy_running.holds(here.server, here.holder, item.slot)]
     return []
+
+
+def _check_slots(here: Group) -> Iterator[Finding]:
+    """A name may lead to another service than when the present version was delivered: nobody else would notice."""
+    for item in here.items:
+        if item.primary is None or item.content is None or here.settings.by_reference:
+            continue
+        if not here.text.carries(item.slot, item.content.reveal()):
+            text = f"{here.holder.name}: {item.slot} does not hold v{item.primary.number}"
+            yield Finding("warn", text, "was it changed by hand, or is it another service that has this name now?")
 
 
 def _check_service(here: Group, service: Holder) -> Iterator[Finding]:
