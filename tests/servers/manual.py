@@ -110,7 +110,7 @@ class VendorServer:
         self._start()
 
     def _start(self) -> None:
-        argv = [sys.executable, __file__, str(self.folder / "keys"), self.login_of_people, str(self.port)]
+        argv = [sys.executable, "-P", __file__, str(self.folder / "keys"), self.login_of_people, str(self.port)]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())

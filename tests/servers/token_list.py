@@ -108,7 +108,7 @@ class TokenListServer(_Lists):
     def _start(self) -> None:
         program = Path(__file__).with_name("token_checker.py")
         self.process = subprocess.Popen(
-            [sys.executable, program, str(self.path), str(self.port)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", program, str(self.path), str(self.port)], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())

@@ -126,6 +126,23 @@ def call(  # noqa: PLR0913 - everything that one request may need
         channel.close()
 
 
+def forbids(url: str, *, plain_ok: bool = False) -> str:
+    """Why nothing with a credential would be sent there; empty where it would, or where the name does not resolve.
+
+    Asks the resolver only.
+    """
+    parts = urlsplit(url)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        for entry in found:
+            _permitted(str(entry[4][0]), loopback_only=parts.scheme != "https" and not plain_ok)
+    except _NotAllowed as error:
+        return str(error)
+    except (OSError, UnicodeError):
+        pass
+    return ""
+
+
 def _why(error: Exception) -> str:
     """As far as it can be told without what was sent."""
     inner = error.__cause__ or error.__context__  # httpcore2 wraps what TLS says

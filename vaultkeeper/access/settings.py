@@ -79,6 +79,10 @@ Codes = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
 """HTTP status codes."""
 
 
+class Verbatim:
+    """Marks a field that holds a document of another system: nothing in it is a reference or a path."""
+
+
 class Shape(BaseModel):
     """What every settings class is: frozen, and strict about unknown keys and types."""
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from vaultkeeper.access.settings import Verbatim
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.policy import Place
 from vaultkeeper.policyfile.findings import Findings, did_you_mean
@@ -138,6 +139,8 @@ class _Walk:
     reading: Reading
 
     def plain(self, value: object, key: str, keys: tuple[str, ...], place: Place) -> object:
+        if isinstance(value, Map | Seq) and self._verbatim(keys):
+            return _bare(value)
         if isinstance(value, Map):
             if _is_reference(value) or (_CREDENTIAL.fullmatch(key) and self._refers(keys)):
                 return self._reference(value, keys, place)
@@ -149,6 +152,11 @@ class _Walk:
             self.reading.findings.add(place, ".".join((self.path, *keys)), text)
             return {"env": "LITERAL"}
         return value
+
+    def _verbatim(self, keys: tuple[str, ...]) -> bool:
+        """Whether a document of another system stands here."""
+        info = _fields_at(self.model, keys[:-1]).get(keys[-1])
+        return info is not None and any(isinstance(mark, Verbatim) for mark in info.metadata)
 
     def _refers(self, keys: tuple[str, ...]) -> bool:
         """Whether the kind wants more than bare text here: a key called `token` may be a name."""
@@ -199,6 +207,12 @@ class _Walk:
         elif (accepted := validated(VaultReference, value, path, self.reading)) is not None:
             return accepted
         return {"env": "BROKEN"}
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, Map):
+        return {key: _bare(inner) for key, inner in value.items()}
+    return [_bare(inner) for inner in value] if isinstance(value, Seq) else value
 
 
 def _is_reference(value: Map) -> bool:
