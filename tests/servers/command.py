@@ -86,4 +86,4 @@ VARIANTS: Mapping[str, Callable[[LegacyServer], TestAccount] | None] = {
     "alternating": _taking_turns,
     "single": _single,
 }
-UNSWEPT = ("by_login",)
+UNSWEPT = ("alternating", "by_login", "single")

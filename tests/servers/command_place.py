@@ -64,6 +64,7 @@ def start() -> OwnVault:
 
 
 VARIANTS: Mapping[str, Callable[[], OwnVault]] = {"drawer": OwnVault, "lone": LoneValue}
+UNSWEPT = ("lone",)
 
 
 # --------------------------------------------------------------------------------------------------- the programs
