@@ -25,7 +25,6 @@ from vaultkeeper.engine.rollback import rollback
 from vaultkeeper.engine.rotate import resume, rotate
 from vaultkeeper.errors import BackendError, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Basis, Done, Login, No, Observation, Refused, Unknown, Usage
-from vaultkeeper.model.rotation import Purpose
 from vaultkeeper.model.secret import SecretBytes, SecretVersion
 from vaultkeeper.ports import Context, Deadline
 from vaultkeeper.targets.rabbitmq import RabbitmqTarget
@@ -482,14 +481,10 @@ def test_a_connection_from_before_holds_back_the_retirement_and_is_named(rabbit:
             ends.set()
 
     threading.Thread(target=live, daemon=True).start()
-    report = _emergency(shop, "mq/app")
+    (report,) = shop.rotate("mq/app")
     assert (report.state, report.exit_code) == ("done", 0), report
     assert ends.wait(30)
     shop.settled("mq/app", rabbit.login)
-
-
-def _emergency(shop: House, name: str) -> Any:
-    return rotate([name], shop.parts, by_name=True, purpose=Purpose.EMERGENCY, wait=timedelta(days=2))[0]
 
 
 def test_a_server_that_is_down_is_waited_for_and_nothing_is_concluded(rabbit: RabbitServer, shop: House) -> None:

@@ -138,9 +138,11 @@ def grace(work: Work) -> Change:
 
 
 def evidence(work: Work) -> Change:
-    """Does anybody still use the old value?"""
+    """Does anybody still use the old value? Where a person said `close_sessions`, retiring it ends what is left."""
     rotation, parts, now = work.rotation, work.parts, work.parts.clock.now()
     old = work.version(End.FROM)
+    if rotation.policy.target is not None and rotation.policy.target.close_sessions:
+        return advance(rotation, now)
     reporter = power(work.target(old.binding), ReportsUse) if old else None
     usage: Usage | Unknown = Usage(None)
     if old is not None and reporter is not None:

@@ -562,6 +562,19 @@ def test_an_old_account_in_use_is_not_retired_and_its_holders_are_named() -> Non
     assert bench.accepted("s") == {2}
 
 
+def test_close_sessions_ends_what_is_left_after_grace_and_waits_for_nobody_to_leave() -> None:
+    bench = bench_of("alternating", "closing")
+    bench.use(bench.make.alternating("s", bench.make.file("f"), close_sessions=True))
+    bench.world.state["db_s"]["sessions"] = {"app_a": ["10.0.0.9"]}
+    in_grace = bench.one("s", wait=NOW)
+    assert in_grace.waiting is Waiting.GRACE
+    assert bench.world.state["db_s"]["sessions"]["app_a"] == ["10.0.0.9"]
+    bench.resume(wait=timedelta(days=2))
+    assert bench.newest("s").state is State.DONE
+    assert bench.accepted("s") == {2}
+    assert bench.world.state["db_s"]["sessions"]["app_a"] == []
+
+
 # --------------------------------------------------------------------------------------------------- another policy
 
 
