@@ -15,7 +15,7 @@ from vaultkeeper.engine.handover import holder_of
 from vaultkeeper.engine.moves import PUT_OFF_AT_ONCE
 from vaultkeeper.engine.parts import Event, Parts
 from vaultkeeper.errors import RotationFailed
-from vaultkeeper.model.outcome import Failed, No, NotYet, Refused, Unknown
+from vaultkeeper.model.outcome import Failed, NotYet, Refused, Unknown
 from vaultkeeper.model.policy import Read, RotationPolicy
 from vaultkeeper.model.rotation import Audience, Placed, Rotation, Step
 from vaultkeeper.model.secret import GroupKey
@@ -126,18 +126,19 @@ def _undelivered(name: str, group: GroupKey, why: str) -> RotationFailed:
 
 
 def _confirm(name: str, destination: Destination, group: GroupKey, items: list[Item], parts: Parts) -> None:
-    """Only a definite failure is told: a consumer that takes its time has what it needs."""
+    """A consumer that takes its time has what it needs; one that fails, or can never be looked at, is told."""
     if all(item.spec.read is Read.FIRST_START for item in items):
         return
     answer = asked(
         parts, f"{destination.kind}.confirm", lambda: destination.confirm(group, items, delivery_context(parts))
     )
-    if isinstance(answer, Refused) and answer.why is not No.CONFLICT:
-        answer = Failed(str(group), answer.detail)
+    delivered, then = "the target is on the current version, and it was delivered", f"vaultkeeper reconcile {name}"
     if isinstance(answer, Failed):
         raise RotationFailed(
             f"{name}: {answer.consumer} cannot run on the current version",
             why=answer.why,
-            works="the target is on the current version, and it was delivered; this consumer does not run on it",
-            next=f"put right what is named above, then   vaultkeeper reconcile {name}",
+            works=f"{delivered}; this consumer does not run on it",
+            next=f"put right what is named above, then   {then}",
         )
+    if isinstance(answer, Refused):
+        raise RotationFailed(f"{name}: {group} could not be looked at", why=answer.detail, works=delivered, next=then)

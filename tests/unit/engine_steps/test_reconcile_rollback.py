@@ -344,6 +344,22 @@ def test_a_redelivery_whose_consumer_fails_is_proposed_again_until_it_runs() -> 
     assert bench.current("s") == 2
 
 
+def test_a_consumer_that_cannot_be_looked_at_is_not_said_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench("unseen-confirm")
+    bench.use(bench.make.overlap("s", bench.make.service("f")))
+    bench.done("s")
+    bench.world.state["f"]["running"] = {}
+
+    def blind(*_: object) -> None:
+        raise NotFound("the key's file is gone")
+
+    monkeypatch.setattr(ServiceDestination, "confirm", blind)
+    with pytest.raises(RotationFailed, match="could not be looked at") as told:
+        apply("s", "deliver", bench.parts())
+    assert "does not run on it" not in told.value.works
+    assert "the key's file is gone" in told.value.why
+
+
 # --------------------------------------------------------------------------------------------------- many consumers
 
 
