@@ -13,6 +13,7 @@ import pytest
 from tests.servers.docker import SECOND, Engine
 from tests.servers.docker_service import Service, reference
 from vaultkeeper.access.docker import EngineSettings, engine
+from vaultkeeper.access.docker.answers import Declined
 from vaultkeeper.access.swarm import Swarm
 from vaultkeeper.access.swarm.objects import Logical, Memory, Objects
 from vaultkeeper.destinations.swarm import SwarmDestination
@@ -487,6 +488,26 @@ def test_somebody_elses_change_in_between_is_noticed_and_kept(docker: Engine, mo
     assert len(writes) == 2
     assert hands.service.spec()["Labels"]["theirs"] == "kept"
     assert hands.files() == {hands.base: f"{hands.base}_v1"}
+
+
+def test_what_cannot_be_read_after_the_update_is_not_taken_for_nothing_done(
+    docker: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused would mean that the service has the old object, and the target alone would be put back."""
+    hands = still(docker)
+    item = hands.prepared(hands.item(made(1)))
+    real, reads = Swarm.service, list[str]()
+
+    def stopped(self: Swarm, name: str) -> Any:
+        reads.append(name)
+        if len(reads) == 2:
+            raise Declined(400, "a proxy's word", "GET /services")
+        return real(self, name)
+
+    monkeypatch.setattr(Swarm, "service", stopped)
+    assert isinstance(hands.deliver(item), Unknown)
+    assert hands.files() == {hands.base: f"{hands.base}_v1"}
+    assert hands.deliver(item) == Done()
 
 
 def test_somebody_elses_rollout_is_waited_for_and_interrupted_only_to_go_back(docker: Engine) -> None:

@@ -214,7 +214,10 @@ class SwarmDestination:
         in_hand = [item for item in items if slots.receipt_of(item) is not None]  # who releases it restores it, too
         override = swarm_items.override(in_hand, service)
         seats.swarm.update(service, {**spec, "UpdateConfig": override} if override is not None else spec)
-        after = seats.swarm.service(service.name)
+        try:
+            after = seats.swarm.service(service.name)
+        except Answered as error:  # whatever it is, never Refused: the service is updated
+            return error.unknown
         strays = swarm_spec.strays(service.spec, after.spec) if after is not None else []
         if strays:  # looked at again by the engine: what we want is there, and somebody else may have written too
             return Refused(No.CONFLICT, f"{service.name}: more than secrets changed: {', '.join(strays[:5])}")

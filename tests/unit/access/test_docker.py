@@ -128,10 +128,11 @@ def test_it_speaks_the_version_that_the_engine_has_and_tells_its_clock(tmp_path:
         ((503, b'{"message": "Swarm is encrypted and needs to be unlocked"}'), No.UNSUPPORTED, "unlock"),
         ((503, b'{"message": "busy"}'), None, "busy"),
         ((500, b'{"message": "rpc error: The swarm does not have a leader."}'), None, "leader"),
+        ((429, b"slow down"), None, "slow down"),
         ((200, b"<html>"), None, "no JSON"),
         ((200, b'"' + bytes(docker.MAX_REPLY_BYTES) + b'"'), None, "more than"),
     ],
-    ids=["proxy", "unknown", "swarm off", "worker", "locked", "busy", "no leader", "no JSON", "endless"],
+    ids=["proxy", "unknown", "swarm off", "worker", "locked", "busy", "no leader", "too often", "no JSON", "endless"],
 )
 def test_an_answer_about_the_engine_itself_says_so(tmp_path: Path, reply: Reply, kind: No | None, word: str) -> None:
     with served(tmp_path, versioned(reply)) as (url, _), engine(url) as opened:

@@ -65,6 +65,8 @@ def judged(url: str, status: int, said: str, what: str) -> Answered:
         return trouble(No.UNSUPPORTED, f"{url} is not a swarm manager", why, then)
     if "swarm is encrypted" in low:
         return trouble(No.UNSUPPORTED, f"the swarm at {url} is locked", "", "docker swarm unlock")
+    if status == 429:
+        return EngineTrouble(Unknown(Login.THROTTLED, f"{url}: {said}"), f"{url}: {said}")
     if status == 503 or "does not have a leader" in low:
         return unreachable(url, said)
     return Declined(status, said, what)
