@@ -118,7 +118,7 @@ def _template(at_start: tuple[tuple[str, str], ...]) -> socket.socket:
 
 
 def _load() -> None:
-    """Every module of vaultkeeper, and what they import where they need it."""
+    """Every module of vaultkeeper, what they import where they need it, and the command line put together."""
     import importlib
     import pkgutil
 
@@ -129,6 +129,7 @@ def _load() -> None:
             importlib.import_module(module.name)
     for name in DRIVERS:
         importlib.import_module(name)
+    importlib.import_module("vaultkeeper.cli.app").build()
 
 
 def _forks(requests: socket.socket) -> dict[str, Any]:

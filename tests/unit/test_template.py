@@ -42,7 +42,7 @@ def test_older_versions_are_listed_without_the_first() -> None:
     assert render("[{previous.key|json|join(', ')}]", new, old, oldest) == b'["o,d", "oldest"]'
     assert render("{previous.key|join('}|')|base64}", new, old, oldest) == b"byxkfXxvbGRlc3Q="
     assert render("{previous.key|join(',')}", new) == b""
-    assert render("{key}\n{previous.key|join('\n')}", new, old, oldest) == b"n\no,d\noldest"
+    assert render("{key}\n{previous.key|join('\n')}", new, old, oldest) == b"new\no,d\noldest"
 
 
 def test_accepted_is_the_main_field_of_the_first_and_the_last() -> None:

@@ -7,9 +7,12 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import vaultkeeper
 from vaultkeeper.cli import (
@@ -40,8 +43,9 @@ CLICK_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ in {"Clic
 FAMILIES = (init, check, plan, adopt, importing, rotate, reconcile, status, get, env, keep, keys, audit, doctor, kinds)
 
 
-def build() -> typer.Typer:
-    """The whole command line."""
+@cache
+def build() -> TyperGroup:
+    """The whole command line, put together once: that takes a third as long as a rotation."""
     app = typer.Typer(
         name="vaultkeeper",
         no_args_is_help=True,
@@ -51,7 +55,7 @@ def build() -> typer.Typer:
     app.callback(help="Rotate the passwords and tokens of a self-hosted stack without locking anyone out.")(_globals())
     for family in FAMILIES:
         family.register(app)
-    return app
+    return cast("TyperGroup", get_command(app))
 
 
 def _version(asked: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any, Concatenate, ParamSpec
 
 import typer
@@ -40,10 +41,11 @@ def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callabl
     return register
 
 
-def global_parameters() -> list[inspect.Parameter]:
+@cache
+def global_parameters() -> tuple[inspect.Parameter, ...]:
     """The global options as typer reads them."""
     hints = inspect.get_annotations(Globals, eval_str=True)
-    return [
+    return tuple(
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in fields(Globals)
-    ]
+    )
