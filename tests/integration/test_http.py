@@ -19,6 +19,7 @@ from tests.servers.http import ApplicationServer
 from tests.servers.http_place import Drawers
 from vaultkeeper.access import request
 from vaultkeeper.access.http import Reply
+from vaultkeeper.access.pointer import pointed
 from vaultkeeper.access.request import Changing
 from vaultkeeper.destinations.http import HttpDestination, HttpSettings, Show
 from vaultkeeper.engine.rotate import resume, rotate
@@ -362,7 +363,7 @@ def test_a_json_pointer_is_followed_as_rfc_6901_says() -> None:
         ("", document), ("/a~1b/m~0n/2", "y"), ("/a~1b/m~0n/1", None), ("/a~1b/m~0n/9", None), ("/", 1), ("/a", None),
         ("/a~1b/m~0n/-1", None), ("/a~1b/x/y", None),
     ):  # fmt: skip
-        assert request.pointed(document, pointer) == found
+        assert pointed(document, pointer) == found
 
 
 def test_the_application_is_what_the_tests_take_it_for(server: ApplicationServer) -> None:

@@ -20,7 +20,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_va
 
 from vaultkeeper.access.answer import refused, unknown
 from vaultkeeper.access.settings import Codes, PolicyPath, Reference, Shape, Verbatim, host_of, judge_url
-from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes
 from vaultkeeper.model.template import Template
@@ -296,37 +295,3 @@ def whole(request: Request, reply: Reply) -> bytes:
     if len(reply.body) >= MAX_REPLY_BYTES:
         raise unknown(f"{host_of(request.http)} answered with more than {MAX_REPLY_BYTES >> 10} KiB")
     return reply.body
-
-
-def judge_pointer(pointer: str) -> str:
-    """`pointer` itself if it is one (RFC 6901). Raises ValueError."""
-    if pointer and not pointer.startswith("/"):
-        raise ValueError("expected a JSON pointer, /data/value for example")
-    if any(step.replace("~0", "").replace("~1", "").count("~") for step in pointer.split("/")):
-        raise ValueError("in a JSON pointer `~` is written ~0, and `/` inside a name ~1")
-    return pointer
-
-
-Pointer = Annotated[str, AfterValidator(judge_pointer)]
-"""Where in a JSON document something stands, RFC 6901."""
-
-
-def pointed(found: Any, pointer: str) -> Any:
-    """What stands there; None: nothing does."""
-    for step in pointer.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict):
-            found = found.get(name)
-        elif isinstance(found, list) and name.isdecimal() and name.isascii():
-            found = found[int(name)] if int(name) < len(found) else None
-        else:
-            return None
-    return found
-
-
-def texts(fields: Fields) -> dict[str, str]:
-    """Fields that an address may name, as text. Raises BackendError, without the value, where one is none."""
-    try:
-        return {name: value.text() for name, value in fields.items()}
-    except ValueError as error:
-        raise BackendError(str(error)) from None

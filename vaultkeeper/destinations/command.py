@@ -23,24 +23,22 @@ Privileges: those that your programs need.
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from vaultkeeper.access import consumers, program, slots
-from vaultkeeper.access.answer import Answered, refused, unknown
+from vaultkeeper.access import consumers, program, shown, slots
+from vaultkeeper.access.answer import Answered, unknown
 from vaultkeeper.access.settings import Argv, Consumers
+from vaultkeeper.access.shown import Seen, There
 from vaultkeeper.model.outcome import (
     Confirmation,
     Finding,
     Held,
     Holds,
     Login,
-    No,
     NotYet,
     Prepared,
     Proof,
@@ -53,7 +51,6 @@ from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion, Slot
 from vaultkeeper.ports import DeliveryContext, Item, Spot
 
 MAX_BYTES = 64 << 10
-_HASHED = "its `show` tells a hash only: what stood there before cannot be put back"
 
 
 class CommandSettings(Consumers):
@@ -61,17 +58,6 @@ class CommandSettings(Consumers):
 
     write: Argv = Field(description="stores the values that it reads on stdin")
     show: Argv = Field(description="answers what the place holds")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One value as the place tells it: itself, or its hash."""
-
-    content: bytes | None
-    sha256: str
-
-    def is_(self, content: bytes) -> bool:
-        return hashlib.sha256(content).hexdigest() == self.sha256
 
 
 class CommandDestination:
@@ -92,7 +78,7 @@ class CommandDestination:
     def spots(self, spec: DestinationSpec, ctx: DeliveryContext) -> Sequence[Spot] | Unknown:
         writer = " ".join(_settings(spec).write)
         group = GroupKey(f"command:{writer}")
-        return [Spot(group, Slot(name or "value"), name, f"{writer}: {name or 'value'}") for name in spec.values]
+        return [Spot(group, Slot(name or shown.LONE), name, f"{writer}: {name or shown.LONE}") for name in spec.values]
 
     def check(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Sequence[Finding]:
         settings = [_settings(item.spec) for item in items]
@@ -111,7 +97,7 @@ class CommandDestination:
             there, _ = _look(items, ctx)
         except Answered as error:
             return error.unknown
-        return {item.slot: _held(item, there.get(item.slot)) for item in items}
+        return {item.slot: shown.held(item, there) for item in items}
 
     def prepare(
         self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
@@ -120,20 +106,14 @@ class CommandDestination:
             there, _ = _look(items, ctx)
         except Answered as error:
             return error.result
-        receipts = {}
-        for item in items:
-            seen = there.get(item.slot)
-            kept = slots.receipt_of(item)
-            hashed = seen is not None and seen.content is None
-            receipts[item.slot] = kept or slots.receipt(seen.content if seen else None, hashed=hashed)
-        return Prepared(receipts)
+        return Prepared({item.slot: shown.receipt(item, there) for item in items})
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """One run with every value that is not there yet; consumers are told again in either case (after a crash)."""
         settings = _settings(items[0].spec)
         try:
             there, _ = _look(items, ctx)
-            left = {item.slot: content for item, content in _wanted(items) if not _carries(there, item, content)}
+            left = {item.slot: content for item, content in shown.lacking(items, there)}
             if left:
                 told = {slot: None if content is None else program.as_text(content) for slot, content in left.items()}
                 _run(settings.write, "write", items, ctx, {"values": told})
@@ -145,11 +125,11 @@ class CommandDestination:
         told = [(item.spec, _settings(item.spec)) for item in items]
         try:
             there, changed_at = _look(items, ctx)
+            lost = tuple(item.slot for item, _ in shown.lacking(items, there))
         except Answered as error:
             return error.unknown  # that it cannot be looked at says nothing of its consumers
-        lost = [item.slot for item, content in _wanted(items) if not _carries(there, item, content)]
         if lost:
-            return NotYet("the place does not carry what was delivered", timedelta(seconds=1), tuple(lost))
+            return NotYet("the place does not carry what was delivered", timedelta(seconds=1), lost)
         if changed_at is None and any(settings.confirm for _, settings in told):
             return Unknown(Login.UNREACHABLE, "`confirm` needs `changed_at` in what `show` answers")
         return consumers.running(told, changed_at or 0.0, ctx.deadline)
@@ -168,12 +148,10 @@ class CommandDestination:
 
     def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
         try:
-            seen = _look([item], ctx)[0].get(item.slot)
+            there, _ = _look([item], ctx)
         except Answered as error:
             return error.unknown
-        if seen is None:
-            return Holds.NOTHING
-        return Holds.RUNNING if slots.carries(item, _value(item), version, seen.is_) else Holds.NOTHING
+        return shown.holds(item, version, there)
 
 
 # ------------------------------------------------------------------------------------------------------ small parts
@@ -183,42 +161,14 @@ def _settings(spec: DestinationSpec) -> CommandSettings:
     return CommandSettings.model_validate(spec.settings)
 
 
-def _value(item: Item) -> str:
-    """Its name in `values`."""
-    return next((name for name in item.spec.values if (name or "value") == item.slot), "")
-
-
-def _held(item: Item, seen: Seen | None) -> Held:
-    return Held(None) if seen is None else slots.held(item, _value(item), seen.is_)
-
-
-def _wanted(items: Sequence[Item]) -> list[tuple[Item, bytes | None]]:
-    """What each slot shall carry; None: nothing. Raises Answered where a receipt does not tell what was there."""
-    wanted: list[tuple[Item, bytes | None]] = []
-    for item in items:
-        receipt = slots.receipt_of(item)
-        if item.primary is not None:
-            wanted.append((item, slots.new_content(item)))
-        elif receipt is not None:  # without one nothing was delivered, and nothing goes back
-            if receipt.public.get("hashed"):
-                raise refused(No.UNSUPPORTED, f"{item.slot}: {_HASHED}")
-            wanted.append((item, receipt.sealed.reveal() if receipt.sealed else None))
-    return wanted
-
-
-def _carries(there: Mapping[str, Seen], item: Item, content: bytes | None) -> bool:
-    seen = there.get(item.slot)
-    return seen is None if content is None else seen is not None and seen.is_(content)
-
-
-def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[Mapping[str, Seen], float | None]:
+def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[There, float | None]:
     """Slot → what it holds, absent ones left out; when the place last changed. Raises Answered."""
     argv = _settings(items[0].spec).show
     said = _run(argv, "show", items, ctx, {"names": [item.slot for item in items]})
     values, changed_at = said.get("values"), said.get("changed_at")
     if not isinstance(values, dict):
         raise unknown(f'{argv[0]} did not answer {{"values": …}}')
-    found = {slot: _seen(argv, value) for slot, value in values.items() if value is not None}
+    found = {Slot(slot): _seen(argv, value) for slot, value in values.items() if value is not None}
     return found, float(changed_at) if isinstance(changed_at, int | float) else None
 
 
@@ -236,7 +186,7 @@ def _seen(argv: Argv, value: object) -> Seen:
             return Seen(None, digest.lower())
         case _:
             raise unknown(f"{argv[0]} answered a value that is neither text, base64 nor sha256")
-    return Seen(content, hashlib.sha256(content).hexdigest())
+    return Seen.whole(content)
 
 
 def _run(

@@ -24,7 +24,8 @@ from pydantic import Field, model_validator
 
 from vaultkeeper.access import consumers, request, shown
 from vaultkeeper.access.answer import Answered, refused, unknown
-from vaultkeeper.access.request import Asked, Auth, Changing, Pointer, Removing, Request
+from vaultkeeper.access.pointer import Pointer, pointed
+from vaultkeeper.access.request import Asked, Auth, Changing, Removing, Request
 from vaultkeeper.access.settings import Codes, Consumers, host_of
 from vaultkeeper.access.shown import Seen
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
@@ -224,7 +225,7 @@ def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[dict[Slot, Seen]
         if seen is not None:
             there[item.slot] = seen
         if asked.changed_at is not None and seen is not None:
-            when = request.pointed(document, asked.changed_at)
+            when = pointed(document, asked.changed_at)
             if isinstance(when, bool) or not isinstance(when, int | float):
                 raise unknown(f"{host_of(asked.http)} tells no time at {asked.changed_at}")
             changed_at = max(changed_at, float(when))
@@ -234,7 +235,7 @@ def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[dict[Slot, Seen]
 def _seen(asked: Show, found: Any) -> Seen | None:
     """Raises Answered; its text holds nothing of the value."""
     if asked.value is not None:
-        found = request.pointed(found, asked.value)
+        found = pointed(found, asked.value)
     if found is None:
         return None
     if isinstance(found, str):
