@@ -149,6 +149,18 @@ def test_who_may_not_change_anything_is_named(server: Drawers, tmp_path: Path) -
     assert short.why is No.VALUE
 
 
+def test_nothing_is_ended_in_doubt_and_what_works_is_not_sent_again(server: Drawers) -> None:
+    account = server.account()
+    old, new = held(1, account.password, username=account.username), held(2, username=account.username)
+    away: Any = {**account.settings, "set": {"http": "http://127.0.0.1:9/{username}", "body": {"password": "{value}"}}}
+    assert isinstance(target(away).set([new], [old], Watch().context()), Unknown)
+    assert server.login(account.username, account.password)
+    log = server.access_log
+    assert target(account.settings).set([old], [new], Watch().context()) == Done()
+    asked = [line.rpartition("/")[2] for line in server.access_log.removeprefix(log).splitlines()]
+    assert asked == ["login 200", "revoke 204"]
+
+
 # ------------------------------------------------------------------------------------------------- where a value may go
 
 
