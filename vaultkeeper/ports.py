@@ -200,6 +200,13 @@ class Spares(Protocol):
 
 
 @runtime_checkable
+class Answers(Protocol):
+    """An error that knows what the hook in which it was raised has to answer (`access.answer.Answered`)."""
+
+    result: Refused | Unknown | NotYet
+
+
+@runtime_checkable
 class Explains(Protocol):
     """Knows why a login may be answered otherwise than was set (a collector that no longer reads its file)."""
 

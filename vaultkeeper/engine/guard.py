@@ -26,6 +26,7 @@ from vaultkeeper.errors import (
 )
 from vaultkeeper.model.outcome import Failed, Login, No, NotYet, Refused, Unknown
 from vaultkeeper.model.secret import Fields
+from vaultkeeper.ports import Answers
 
 T = TypeVar("T")
 _own = threading.local()  # each driving thread has one thread for its hooks
@@ -159,6 +160,11 @@ def _cleaned(answer: object, redactor: Redactor) -> object:
 def _meaning(error: BaseException, what: str, redactor: Redactor) -> Unknown | Refused:
     if not isinstance(error, Exception):
         raise error
+    if isinstance(error, Answers):
+        told = error.result
+        if isinstance(told, NotYet):
+            told = Unknown(Login.UNREACHABLE, told.reason, told.after)
+        return replace(told, detail=redactor.clean(told.detail))
     if isinstance(error, VaultkeeperError):
         text = redactor.clean(f"{what}: {error}" + (f" ({error.next})" if error.next else ""))
         if isinstance(error, NotAuthorised | NoKey):
