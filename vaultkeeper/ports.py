@@ -98,7 +98,7 @@ class Context:
 
     installation: str
     secret: str
-    epoch: int
+    epoch: int  #: 0 outside a rotation: a person asks
     deadline: Deadline
     credentials: Credentials
     current: SecretVersion | None  #: for self-service logins: PENDING first, then CURRENT

@@ -23,7 +23,7 @@ from vaultkeeper.model.outcome import Finding
 from vaultkeeper.model.secret import SecretBytes, SecretVersion, StagingLabel
 from vaultkeeper.wiring.places import Wishes
 
-LONG = timedelta(days=2)
+LONG = timedelta(hours=3)  # of its own time: a rotation that waits for nothing ends soon
 
 
 class Hurried:

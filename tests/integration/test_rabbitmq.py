@@ -15,7 +15,7 @@ import pika
 import pytest
 from pika.exceptions import AMQPError
 
-from tests.integration.house_kit import House, house
+from tests.integration.house_kit import LONG, House, house
 from tests.integration.hunter import Hunter
 from tests.servers import ServerMissing, TestAccount
 from tests.servers.rabbitmq import EVERYTHING, RabbitServer, part, shared
@@ -56,7 +56,7 @@ def opened(account: TestAccount, **settings: object) -> RabbitmqTarget:
 
 
 def context(current: SecretVersion | None = None, pending: SecretVersion | None = None, seconds: float = 20) -> Context:
-    return Watch(seconds).context(current, pending)
+    return Watch(seconds).context(current, pending, epoch=0)
 
 
 def held(target: RabbitmqTarget, number: int, password: str, **given: str) -> SecretVersion:
@@ -100,15 +100,29 @@ def test_any_name_that_rabbitmq_takes_can_be_rotated(rabbit: RabbitServer, name:
     assert rabbit.login(second, "other")
     connection = rabbit.connect(second, "other")
     usage = turns.usage(other, new.created_at, context())
-    while usage == Usage(in_use=False, holders=[]):  # a new connection is listed an instant later
+    for _ in range(200):  # a new connection is listed an instant later
+        if usage != Usage(in_use=False, holders=[]):
+            break
+        threading.Event().wait(0.05)
         usage = turns.usage(other, new.created_at, context())
     assert isinstance(usage, Usage)
     assert usage.holders[0].startswith(f"{second} from 127.0.0.1:")
-    assert turns.disconnect(other, context()) == Done()
+    _closed(turns, other)
     with pytest.raises(AMQPError):
         connection.process_data_events(30)
-    assert turns.disconnect(other, context()) == Done()
+    _closed(turns, other)
     assert target.usage(new, new.created_at, context()) == Usage(in_use=None)
+
+
+def _closed(target: RabbitmqTarget, version: SecretVersion) -> None:
+    """As the engine does: 3.10 answers 500 while a connection that has ended is still listed."""
+    answer: object = None
+    for _ in range(100):
+        answer = target.disconnect(version, context())
+        if not isinstance(answer, Unknown):
+            break
+        threading.Event().wait(0.05)
+    assert answer == Done()
 
 
 def test_the_first_set_gives_the_other_user_the_same_rights_and_later_ones_leave_them(rabbit: RabbitServer) -> None:
@@ -399,7 +413,7 @@ def test_a_life_of_two_secrets_on_one_server(
         assert shop.settled("mq/mine", rabbit.login)[0] == turns_of(mine)[(turn + 1) % 2]
         shop.settled("mq/yours", rabbit.login)
     assert not rabbit.login(yours.username, yours.password)
-    report = rollback("mq/mine", shop.parts, wait=timedelta(days=2))
+    report = rollback("mq/mine", shop.parts, wait=LONG)
     assert report.exit_code == 0, report
     user, password = shop.settled("mq/mine", rabbit.login)
     assert user == turns_of(mine)[0]
@@ -464,7 +478,7 @@ def test_a_connection_from_before_holds_back_the_retirement_and_is_named(rabbit:
     assert rabbit.login(account.username, account.password)
     assert old.is_open
     old.close()
-    (report,) = resume(["mq/app"], shop.parts, wait=timedelta(days=2))
+    (report,) = resume(["mq/app"], shop.parts, wait=LONG)
     assert (report.state, report.exit_code) == ("done", 0), report
     assert not rabbit.login(account.username, account.password)
 

@@ -52,7 +52,7 @@ def log_in(broker: Broker, username: str, password: str, deadline: Deadline) -> 
     left_s = deadline.left_s(time.monotonic())
     try:
         parameters = pika.ConnectionParameters(
-            host=_address(broker),
+            host=address_of(broker),
             port=broker.port,
             virtual_host=broker.vhost,
             credentials=pika.PlainCredentials(username, password),
@@ -83,7 +83,7 @@ def reach(broker: Broker, deadline: Deadline) -> None:
     Raises BackendError, saying why not, and ConfigurationInvalid where a password may not go.
     """
     try:
-        with socket.create_connection((_address(broker), broker.port), deadline.left_s(time.monotonic())) as plain:
+        with socket.create_connection((address_of(broker), broker.port), deadline.left_s(time.monotonic())) as plain:
             there = _trust(broker).wrap_socket(plain, server_hostname=broker.host) if broker.secure else plain
             with there:
                 there.settimeout(deadline.left_s(time.monotonic()))
@@ -101,8 +101,8 @@ def reach(broker: Broker, deadline: Deadline) -> None:
         raise BackendError(f"{broker} does not speak AMQP{hint}")
 
 
-def _address(broker: Broker) -> str:
-    """Raises OSError where the name does not resolve, ConfigurationInvalid for an address that may not be used."""
+def address_of(broker: Broker) -> str:
+    """Where a connection goes. Raises OSError for an unknown name, ConfigurationInvalid where none may go."""
     found = str(socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM)[0][4][0])
     ip = ipaddress.ip_address(found.partition("%")[0])
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
