@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -45,7 +46,7 @@ def server(serve: Serve, tls_context: ssl.SSLContext | None = None) -> Iterator[
             with connection:
                 connection.settimeout(10)
                 try:
-                    asked.append(connection.recv(65536))
+                    asked.append(_whole(connection))
                     serve(connection)
                 except OSError:
                     pass
@@ -56,6 +57,15 @@ def server(serve: Serve, tls_context: ssl.SSLContext | None = None) -> Iterator[
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join(15)
+
+
+def _whole(connection: socket.socket) -> bytes:
+    """One request: head and body may come one after the other."""
+    seen = connection.recv(65536)
+    head, _, body = seen.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    missing = int(length[1]) - len(body) if length else 0
+    return seen + connection.recv(missing, socket.MSG_WAITALL) if missing else seen
 
 
 def answer(reply: bytes) -> Serve:
