@@ -92,7 +92,7 @@ def answered(argv: Sequence[str], ran: Ran) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(ran.stdout)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise Answered(Unknown(Login.UNREACHABLE, f"{argv[0]} wrote no JSON object"), f"{argv[0]} wrote no JSON object")

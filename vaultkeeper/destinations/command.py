@@ -176,7 +176,7 @@ def _seen(argv: Argv, value: object) -> Seen:
     """A string, {"base64": …} or {"sha256": …}. Raises Answered; its text holds nothing of the value."""
     match value:
         case str():
-            content = value.encode()
+            content = value.encode(errors="surrogatepass")  # a lone surrogate is no value of ours, and no crash
         case {"base64": str(text)}:
             try:
                 content = base64.b64decode(text, validate=True)
