@@ -55,10 +55,14 @@ def test_an_account_that_does_not_exist_is_named(server: MariadbServer) -> None:
     hooks = Hooks(server.account())
     server.execute("DROP USER %s@'%%'", [hooks.account.username])
     account = f"'{hooks.account.username}'@'%'"
-    assert [one.text for one in hooks.findings("refuse")] == [f"the account {account} does not exist"]
+    (finding,) = hooks.findings("refuse")
+    assert finding.text == f"the account {account} does not exist"
+    assert finding.next == f"CREATE USER {account} ACCOUNT LOCK, and its GRANTs"
     refused = hooks.introduce()
     assert isinstance(refused, Refused)
     assert f"the account {account} does not exist" in refused.detail
+    server.account(hooks.account.username, hosts=("localhost", "10.%"))
+    assert hooks.findings("refuse")[0].next.startswith("say hosts: ['10.%', 'localhost'], or CREATE USER")
 
 
 def test_a_locked_account_and_one_with_an_expired_password_are_not_taken_for_a_wrong_one(server: MariadbServer) -> None:

@@ -56,16 +56,14 @@ def about_accounts(session: Session, settings: AccountSettings, known: Sequence[
     for name in settings.accounts:
         rows = [Account(name, host) for host in settings.hosts]
         for row in rows:
-            yield from _about(row, found.get(row), settings, known, tls=session.encrypted)
+            if row in found:
+                yield from _about(row, found[row], settings, known, tls=session.encrypted)
         yield from common.about_others(rows, found)
 
 
 def _about(
-    row: Account, stored: Stored | None, settings: AccountSettings, known: Sequence[Credential], *, tls: bool
+    row: Account, stored: Stored, settings: AccountSettings, known: Sequence[Credential], *, tls: bool
 ) -> Iterator[Finding]:
-    if stored is None:
-        yield Finding("refuse", f"the account {row} does not exist", f"CREATE USER {row} ACCOUNT LOCK, and its GRANTs")
-        return
     if stored.locked and settings.users is None:
         yield Finding("refuse", f"{row} is locked: nobody can log in", f"ALTER USER {row} ACCOUNT UNLOCK")
     if not stored.locked and any(method.is_open for method in stored.methods):

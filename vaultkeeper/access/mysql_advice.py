@@ -45,16 +45,14 @@ def about_accounts(session: Session, settings: AccountSettings, known: Sequence[
     for name in settings.accounts:
         rows = [Account(name, host) for host in settings.hosts]
         for row in rows:
-            yield from _about(row, found.get(row), settings, known, tls=session.encrypted)
+            if row in found:
+                yield from _about(row, found[row], settings, known, tls=session.encrypted)
         yield from about_others(rows, found)
 
 
 def _about(
-    row: Account, stored: Stored | None, settings: AccountSettings, known: Sequence[Credential], *, tls: bool
+    row: Account, stored: Stored, settings: AccountSettings, known: Sequence[Credential], *, tls: bool
 ) -> Iterator[Finding]:
-    if stored is None:
-        yield Finding("refuse", f"the account {row} does not exist", f"CREATE USER {row} ACCOUNT LOCK, and its GRANTs")
-        return
     if stored.plugin not in slots.PLUGINS:
         text = f"{row} logs in by {stored.plugin}, which keeps no password that could be changed like this"
         yield Finding("refuse", text, f"ALTER USER {row} IDENTIFIED WITH caching_sha2_password BY …")
@@ -89,9 +87,17 @@ def about_network(settings: AccountSettings) -> Iterator[Finding]:
 
 
 def about_others(rows: Sequence[Account], found: Iterable[Account]) -> Iterator[Finding]:
-    """The server takes the account whose host fits best, so that one beside ours may be the one that is used."""
-    for other in found:
-        if other.name == rows[0].name and other not in rows and other.host:
+    """Rows of one name that do not exist, and others: the server takes the one whose host fits best."""
+    there = [account for account in found if account.name == rows[0].name and account.host]
+    others = sorted((account for account in there if account not in rows), key=lambda account: account.host)
+    for row in rows:
+        if row not in there:
+            following = f"CREATE USER {row} ACCOUNT LOCK, and its GRANTs"
+            if others:
+                following = f"say hosts: [{', '.join(quoted(other.host) for other in others)}], or {following}"
+            yield Finding("refuse", f"the account {row} does not exist", following)
+    if all(row in there for row in rows):
+        for other in others:
             text = f"{other} exists too: whoever comes from there has that account's password, not {rows[0]}'s"
             yield Finding("warn", text, f"add {other.host} to `hosts`, or DROP USER {other}")
 

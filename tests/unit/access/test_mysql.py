@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access.mysql_people import Connected, began_before
+from vaultkeeper.access.mysql_settings import AccountSettings
 from vaultkeeper.access.mysql_slots import Held, Move, Slots, moves
 from vaultkeeper.testing.mysql import hashes as theirs
 
@@ -103,3 +104,49 @@ def test_a_session_with_a_lower_number_than_an_old_one_is_old_too() -> None:
     assert [one.id for one in began_before(found, 5 * minute)] == [3, 5]
     assert began_before(found, 10 * minute) == []
     assert began_before([], minute) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+ADMIN = {"username": "rot", "password": {"file": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"user": "a", "users": ["a", "b"]}, "give `user`"),
+        ({"users": ["a", "a"]}, "two different accounts"),
+        ({"users": ["a", "b"], "admin": "self"}, "changes its own account only"),
+        ({"user": "rot"}, "needs `admin: self`"),
+        ({"user": "a", "admin": "self", "hosts": ["x", "y"]}, "name an admin for several hosts"),
+        ({"user": "a", "hosts": ["x", "x"]}, "names one twice"),
+        ({"user": "a", "hosts": ["o'd"]}, "the host part of an account"),
+        ({"user": "a", "hosts": []}, "at least 1 item"),
+        ({"user": "a\0b"}, "1 to 80 characters"),
+        ({"user": "a", "host": "/run/socket", "tls": {"ca": "/ca.pem"}}, "means nothing on a Unix socket"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_load(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AccountSettings.model_validate({"host": "db", "admin": ADMIN, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "tls", "exposed"),
+    [
+        ({}, True, False),
+        ({"tls": {"ca": "/ca.pem"}}, True, False),
+        ({"tls": False}, False, True),
+        ({"host": "127.0.0.1"}, False, False),
+        ({"host": "::1"}, False, False),
+        ({"host": "/run/mysqld.sock"}, False, False),
+        ({"host": "localhost", "tls": {"ca": "/ca.pem"}}, True, False),
+    ],
+)
+def test_a_network_needs_tls_or_a_word_that_it_is_not_wanted(
+    settings: dict[str, object],
+    tls: bool,
+    exposed: bool,
+) -> None:
+    made = AccountSettings.model_validate({"host": "db", "user": "a", "admin": ADMIN, **settings})
+    assert (made.address.tls, made.is_exposed) == (tls, exposed)

@@ -135,3 +135,23 @@ def test_noise_instead_of_a_greeting_is_nobody() -> None:
     for noise in (b"SSH-2.0-OpenSSH_9.6\r\n", b"\0" * 40, b"\x05\0\0\0\xff\x15\x04no"):
         with serving(lambda packets, noise=noise: packets.channel.sendall(noise)) as address:  # type: ignore[misc]
             assert log_in(address, seconds=2) in {Denial.UNREACHABLE.value, Denial.REJECTED.value}
+
+
+@pytest.mark.parametrize(
+    ("number", "denial"),
+    [
+        (1129, Denial.THROTTLED), (1226, Denial.THROTTLED), (1040, Denial.UNREACHABLE), (1203, Denial.UNREACHABLE),
+        (1053, Denial.UNREACHABLE), (4151, Denial.UNREACHABLE), (1130, Denial.CONFIGURATION),
+        (3159, Denial.CONFIGURATION),
+    ],
+)  # fmt: skip
+def test_only_a_refusal_of_this_very_login_counts_as_one(number: int, denial: Denial) -> None:
+    """max_connect_errors, limits, a full or stopping server, no such host, TLS wanted; MariaDB's number at a MySQL."""
+
+    def serve(packets: Packets) -> None:
+        packets.send(GREETING)
+        packets.read()
+        packets.error(SqlError(number, "HY000", "canary"))
+
+    with serving(serve) as address:
+        assert log_in(address) == denial.value
