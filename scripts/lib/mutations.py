@@ -513,6 +513,42 @@ MUTATIONS = [
         'server.exchange("GET", path)',
         named(GRAFANA.format("datasource"), "stored_now"),
     ),
+    # ------------------------------------------------------------------------------------------------- MariaDB, MySQL
+    Mutation(
+        "mariadb: methods of others come before ours",
+        "vaultkeeper/access/mariadb_methods.py",
+        "return (*ours, *kept) or",
+        "return (*kept, *ours) or",
+        named("tests/integration/test_mariadb.py", "other_methods"),
+    ),
+    Mutation(
+        "mysql: RETAIN CURRENT PASSWORD is said again",
+        "vaultkeeper/access/mysql_slots.py",
+        "        if keep <= set(slots) and",
+        "        if way and keep <= set(slots) and",
+        named("tests/integration/test_mysql.py", "half_done"),
+    ),
+    Mutation(
+        "mysql: a stranger's second password makes room",
+        "vaultkeeper/access/mysql_slots.py",
+        "    if len(keep) > room:\n        return None\n",
+        "    keep = set(accept)\n",
+        named("tests/integration/test_mysql.py", "leaves_no_room"),
+    ),
+    Mutation(
+        "mysql: a server that asks for the password readable gets it",
+        "vaultkeeper/access/mysql_wire.py",
+        '        return b""\n',
+        "        return self._password\n",
+        named("tests/unit/access/test_mysql_wire.py", "wants_the_password"),
+    ),
+    Mutation(
+        "mysql: two writers meet",
+        "vaultkeeper/access/mysql_target.py",
+        "[0][0] != 1:",
+        "[0][0] == 7:",
+        named("tests/integration/test_mariadb_faults.py", "two_writers"),
+    ),
 ]
 
 

@@ -99,8 +99,11 @@ class Client:
         while not self.over.wait(EVERY_S):
             username, _, password = self.file.read_text().partition(" ")
             self.logins += 1
-            if not self.server.login(username, password):
-                self.refused.append(f"login {self.logins}")
+            try:
+                if not self.server.login(username, password):
+                    self.refused.append(f"login {self.logins}")
+            except OSError as error:
+                self.refused.append(str(error))
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def connected(session: Session, name: str) -> list[Connected]:
     """
     rows = session.rows(
         "SELECT ID, HOST, TIME FROM information_schema.PROCESSLIST"  # noqa: S608 - PyMySQL quotes the name
-        f" WHERE USER = {session.literal(name)} AND ID <> CONNECTION_ID() ORDER BY ID"
+        f" WHERE USER = {session.literal(name)} AND ID <> CONNECTION_ID() AND COMMAND <> 'Killed' ORDER BY ID"
     )
     return [
         Connected(int(number), str(origin).rpartition(":")[0] or str(origin), timedelta(seconds=max(int(time or 0), 0)))

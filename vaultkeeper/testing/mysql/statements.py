@@ -30,7 +30,7 @@ _ACCOUNTS = _query(
 )
 _PROCESSES = _query(
     r"SELECT ID, HOST, TIME FROM information_schema\.PROCESSLIST WHERE USER = (?P<name>'.*') "
-    r"AND ID <> CONNECTION_ID\(\) ORDER BY ID"
+    r"AND ID <> CONNECTION_ID\(\) AND COMMAND <> 'Killed' ORDER BY ID"
 )
 
 
