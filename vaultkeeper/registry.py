@@ -42,9 +42,13 @@ class Registry:
         self._find(group)
         return sorted({*self._modules[group], *self._plugins[group]})
 
-    def summaries(self, group: str) -> dict[str, str]:
-        """Kind → the first line of its documentation. Imports all of them."""
-        return {kind: _summary(self.load(group, kind)) for kind in self.kinds(group)}
+    def origin(self, group: str, kind: str) -> str:
+        """The distribution that brings a kind; ours is "vaultkeeper". Imports nothing."""
+        self._find(group)
+        plugin = self._plugins[group].get(kind)
+        if plugin is None or kind in self._modules[group]:
+            return "vaultkeeper"
+        return plugin.dist.name if plugin.dist else plugin.value
 
     def target_class(self, kind: str) -> type[Target]:
         return self.load("targets", kind)
@@ -167,9 +171,3 @@ def _hooks(protocol: type[Any]) -> list[str]:
 
 def _is_hook(hook: object) -> bool:
     return inspect.isfunction(hook) or isinstance(hook, classmethod | staticmethod)
-
-
-def _summary(cls: type[Any]) -> str:
-    module = inspect.getmodule(cls)
-    text = (inspect.getdoc(module) if module else None) or inspect.getdoc(cls) or ""
-    return text.partition("\n")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -363,6 +364,29 @@ def test_a_sops_file_is_encrypted_for_this_installation_and_opens_with_its_ident
 
 def test_schema_and_kinds_are_data(vk: Vk) -> None:
     assert vk("schema").json["$schema"].startswith("https://json-schema.org/")
+    listed = {one["kind"]: one for one in vk("targets", "--json").json["targets"]}
+    assert listed["postgres"]["strategies"] == ["alternating_users", "single"]
+    assert "CREATEROLE" in listed["postgres"]["privileges"]
+    assert all(one["origin"] == "vaultkeeper" and one["privileges"] and not one["problem"] for one in listed.values())
+    assert re.search(r"^token_list +overlap +A list of accepted bearer tokens", vk("targets").out, re.MULTILINE)
+    assert "swarm" in vk("destinations").out
+    assert "password" in vk("generators").out
+
+
+def test_one_kind_is_told_in_full(vk: Vk) -> None:
+    told = vk("targets", "postgres").out
+    for part in ("privileges\n  Of the admin account: a superuser", "alternating_users", "host  ", "text, required"):
+        assert part in told
+    whole = vk("targets", "postgres", "--json").json
+    settings = {setting["name"]: setting for setting in whole["settings"]}
+    assert settings["host"]["required"]
+    assert settings["port"]["default"] == "5432"
+    assert {inner["name"] for inner in settings["tls"]["inside"]["{ca: …}"]} == {"ca"}
+    assert "strategy" in whole["common"]
+    assert "confirm" in vk("destinations", "file").out
+    assert "length" in vk("generators", "password").out
+    unknown = vk("targets", "postgre")
+    assert (unknown.code, "did you mean `postgres`?" in unknown.err) == (2, True)
     assert "password" in {entry["kind"] for entry in vk("generators", "--json").json["generators"]}
     assert "file" in {entry["kind"] for entry in vk("destinations", "--json").json["destinations"]}
     assert "postgres" in {entry["kind"] for entry in vk("targets", "--json").json["targets"]}

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import reference
 import yaml
 
 from tests.unit.engine.abstract import Point
@@ -148,3 +149,22 @@ def test_the_compose_file_reads_exactly_what_its_policy_writes() -> None:
             else:
                 mounted = [folder / volume.partition(":")[0] for volume in services[service]["volumes"]]
                 assert Path(str(settings["path"])).parent in mounted
+
+
+# ------------------------------------------------------------------------------------------------------ the reference
+
+
+def test_the_reference_says_what_every_kind_says_of_itself() -> None:
+    made = reference.pages()
+    written = {path.relative_to(reference.REFERENCE): path for path in reference.REFERENCE.rglob("*.md")}
+    kept = {name: path.read_text(encoding="utf-8") for name, path in written.items()}
+    differing = sorted(str(name) for name in made.keys() | kept.keys() if made.get(name) != kept.get(name))
+    assert differing == [], "run   ./scripts/reference"
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"), [(group, kind) for group in reference.GROUPS for kind in Registry().kinds(group)]
+)
+def test_every_kind_has_a_how_to_that_leads_to_its_reference(group: str, kind: str) -> None:
+    link = f"[`{kind}`](../reference/{group}/{kind}.md)"
+    assert reference.how_tos(group, kind), f"add {link} to its page in docs/how-to/, then run   ./scripts/reference"

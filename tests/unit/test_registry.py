@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.registry import Registry
+from vaultkeeper.wiring.described import all_of, described, parted
 
 GENERATOR = """
 from pydantic import BaseModel, ConfigDict
@@ -81,9 +83,37 @@ def test_every_kind_of_ours_keeps_its_protocol() -> None:
     registry = Registry()
     for group in ("targets", "destinations", "generators"):
         assert registry.kinds(group)
-        for kind, summary in registry.summaries(group).items():
+        for kind in registry.kinds(group):
             assert registry.load(group, kind).kind == kind
-            assert summary.endswith((".", "`."))
+            assert registry.origin(group, kind) == "vaultkeeper"
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"), [(group, kind) for group in ("targets", "destinations") for kind in Registry().kinds(group)]
+)
+def test_every_kind_says_what_privileges_it_needs(group: str, kind: str) -> None:
+    found = described(group, kind, Registry())
+    assert found.privileges, f"a line of the docstring of vaultkeeper/{group}/{kind}.py begins with `Privileges: …`"
+    assert "rivileges" not in found.text, "one place for them: a line that begins with `Privileges`"
+    assert found.summary.count("\n") == 0
+
+
+def test_a_docstring_is_parted_into_what_it_is_what_it_needs_and_where_that_is_written() -> None:
+    docstring = """Accounts of a thing: two at once. More of it.
+
+    What it does.
+    https://example.com/inline is a source.
+
+    Privileges of the admin account: ADMIN on it;
+    and ROOT.
+    https://example.com/one,
+    https://example.com/two
+    """
+    summary, text, privileges = parted(inspect.cleandoc(docstring))
+    assert summary == "Accounts of a thing: two at once."
+    assert text == "More of it.\n\nWhat it does."
+    assert privileges == "Of the admin account: ADMIN on it; and ROOT."
+    assert parted("Throws dice.") == ("Throws dice.", "", "")
 
 
 def test_looking_for_kinds_imports_none_of_them() -> None:
@@ -115,7 +145,8 @@ def test_a_kind_of_somebody_elses_joins_by_its_entry_point(install: Install) -> 
     registry = install("generators", "dice", "somebodys:Dice", GENERATOR)
     assert "dice" in registry.kinds("generators")
     assert registry.generator("dice").alphabet({}) == frozenset("123456")
-    assert registry.summaries("generators")["dice"] == "Throws dice."
+    assert registry.origin("generators", "dice") == "somebodys"
+    assert described("generators", "dice", registry).summary == "Throws dice."
 
 
 def test_a_target_of_somebody_elses_is_opened_from_a_binding(install: Install) -> None:
@@ -155,6 +186,14 @@ def test_a_class_that_does_not_keep_the_protocol_is_refused_naming_what_is_missi
         registry.target_class("thing")
     assert told in caught.value.why
     assert "somebodys:Thing" in caught.value.what
+
+
+def test_a_kind_that_cannot_be_loaded_is_listed_with_the_reason_and_hides_no_other(install: Install) -> None:
+    registry = install("targets", "thing", "somebodys:Thing", "import no_such_package\n")
+    listed = {one.kind: one for one in all_of("targets", registry)}
+    assert "no_such_package" in listed["thing"].problem
+    assert listed["thing"].origin == "somebodys"
+    assert listed["postgres"].settings
 
 
 def test_a_kind_that_lacks_a_package_says_which(install: Install) -> None:

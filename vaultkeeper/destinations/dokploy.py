@@ -5,7 +5,10 @@ applied: `reload` for applications (no build, about a second), `redeploy` for Co
 that Docker Swarm accepted it, so a confirm looks at the environment of the containers, or asks the policy's probe.
 
 Written for Dokploy v0.30.2, whose answers the simulator in `vaultkeeper.testing` is held to; the tests of this kind run
-against that simulator, not against a real server. docs/how-to/dokploy.md has the rights that the key's user needs.
+against that simulator, not against a real server.
+
+Privileges: a member with access to the project, the environment and the service, and to the API (`canAccessToAPI`);
+docker:read (`canAccessToDocker`) to see what containers run on.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A file that holds one value and nothing else: Docker-style secret files, `password_file`, `credentials_file`.
 
 The value is written as it is, without a newline. Readers see the old file or the new one, never a part. The file may
-not be a symbolic link; mount its *directory* into containers, because a single mounted file keeps the old inode
-(https://docs.docker.com/engine/storage/bind-mounts/).
+not be a symbolic link; mount its *directory* into containers, because a single mounted file keeps the old inode.
 
 Privileges: write permission in the file's directory; to keep another owner, CAP_CHOWN and CAP_FOWNER.
+https://docs.docker.com/engine/storage/bind-mounts/
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ is lost. A file with other than age recipients, or with key groups, is refused r
 In YAML a dot in a name is a level: `db.url` is `url` below `db`. Env files take values that need no quotes, because
 `sops exec-env` takes quotes literally and readers of the decrypted file do not.
 
-Privileges: an identity that opens the file, write permission in its directory. Manual: https://getsops.io/docs/
+Privileges: an identity that opens the file, write permission in its directory.
+https://getsops.io/docs/
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ waited for at `release`, until the swarm itself gives them up. A paused update i
 `read: first_start` leaves the reference alone: changing it restarts the service, which is what it must not.
 
 Privileges: SERVICES, SECRETS, TASKS with GET and POST, and DELETE of secrets, at a manager; whoever has them can become
-root there (docs/how-to/swarm.md). API: https://docs.docker.com/reference/api/engine/
+root there.
+https://docs.docker.com/reference/api/engine/
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ wrote, its answer lost or not. With `destroy_old`, versions of the secret that h
 its current one. With `custom_metadata`, the secret says who wrote each key, and a store that was restored from an older
 copy writes nothing over it.
 
-Privileges (docs/how-to/vault.md): create, read and update on `MOUNT/data/PATH`; for `custom_metadata` patch on
+Privileges: create, read and update on `MOUNT/data/PATH`; for `custom_metadata` patch on
 `MOUNT/metadata/PATH`; for `destroy_old` read there and update on `MOUNT/destroy/PATH`.
 https://openbao.org/api-docs/secret/kv/kv-v2/
 """

@@ -14,7 +14,7 @@ from vaultkeeper.policyfile.parts import READ_DEFAULTS
 from vaultkeeper.policyfile.settings import SettingsOf
 
 Schema = dict[str, Any]
-_TEMPLATE: Schema = {"type": "string", "minLength": 1, "description": "{field}, {field|url}, …; {{ and }} for braces"}
+_TEMPLATE: Schema = {"type": "string", "minLength": 1, "description": "`{field}`, `{field|url}`, …; `{{` for a brace"}
 _TEMPLATES: Schema = {"type": "object", "additionalProperties": _TEMPLATE, "minProperties": 1}
 _USE: Schema = {"type": "string", "description": "a part from `connections`; keys beside it win"}
 
@@ -70,7 +70,7 @@ def _target_keys() -> Schema:
         "via": {**beside, "description": "the checker reads its value or list from there"},
         "persisted_by": {**beside, "description": "carries a live change over the checker's restart"},
         "verify": {"const": "none", "description": "cannot be proven; needs a `reason`"},
-        "reason": keys.NONEMPTY,
+        "reason": {**keys.NONEMPTY, "description": "of `verify: none`; shown everywhere"},
         "close_sessions": {"type": "boolean", "description": "end sessions of the retired account"},
         "admin": {"const": "self", "description": "the account changes its own password"},
     }
@@ -80,8 +80,8 @@ def _destination_keys() -> Schema:
     return {
         "use": _USE,
         "value": _TEMPLATE,
-        "values": _TEMPLATES,
-        "secrets": _TEMPLATES,
+        "values": {**_TEMPLATES, "description": "name → template, where a place carries several"},
+        "secrets": {**_TEMPLATES, "description": "the same, for objects"},
         "read": {"enum": [read.value for read in Read], "description": "what consumers do"},
         "timeout": {**keys.DURATION, "description": "of confirm"},
         "healthy_for": {**keys.DURATION, "description": "of confirm; default 10s"},
@@ -93,18 +93,14 @@ def _part(noun: str, kinds: SettingsOf, group: str, common: Schema, definitions:
     names = sorted(kinds.kinds(group))
     branches = []
     for kind in names:
-        model = _settings(kinds, group, kind)
-        own = model.model_json_schema(ref_template=f"#/$defs/{noun}.{kind}.{{model}}")
+        own = own_keys(kinds, group, kind)
         for name, definition in own.pop("$defs", {}).items():
             definitions[f"{noun}.{kind}.{name}"] = definition
         properties = {"kind": {"const": kind}, **common, **_own(own, common)}
         if noun == "target":
             targets = kinds.target_class(kind).capabilities.strategies
             properties["strategy"] = {"enum": sorted(strategy.value for strategy in targets)}
-        required = [*own.get("required", ())]
-        if noun == "destination" and kind not in READ_DEFAULTS:
-            required.append("read")
-        branch = _closed(properties) | _requires(required)
+        branch = _closed(properties) | _requires(own.get("required", []))
         if "description" in own:
             branch["description"] = own["description"]
         definitions[f"{noun}.{kind}"] = branch
@@ -112,6 +108,21 @@ def _part(noun: str, kinds: SettingsOf, group: str, common: Schema, definitions:
         branches.append({"if": chosen, "then": {"$ref": f"#/$defs/{noun}.{kind}"}})
     whole: Schema = {"type": "object", "properties": {"kind": {"enum": names}}, "allOf": branches}
     return whole | {"anyOf": _either("kind", "use")}
+
+
+def own_keys(kinds: SettingsOf, group: str, kind: str) -> Schema:
+    """Of one kind: what its own Settings say, with `$defs` of their parts under the names that references have."""
+    noun = group.removesuffix("s")
+    own: Schema = _settings(kinds, group, kind).model_json_schema(ref_template=f"#/$defs/{noun}.{kind}.{{model}}")
+    required = [*own.get("required", ())]
+    if group == "destinations" and kind not in READ_DEFAULTS:
+        required.append("read")
+    return own | ({"required": required} if required else {})
+
+
+def common_keys(group: str) -> Schema:
+    """Keys that stand beside those of every kind of a group."""
+    return {"targets": _target_keys, "destinations": _destination_keys, "generators": _generator_keys}[group]()
 
 
 def _own(model: Schema, common: Schema) -> Schema:

@@ -5,8 +5,9 @@ default one allows five calls in 24 hours, and with an end; its name holds the v
 and whose reply was lost is found and deleted. Deleting a key that is gone already is success.
 
 Written for Dokploy v0.30.2 (`user.createApiKey`, `user.get`, `user.deleteApiKey`); tried on the simulator in
-`vaultkeeper.testing`, not on a real server by this test suite. Privileges: none beyond being a user of the organisation
-whose keys may use the API.
+`vaultkeeper.testing`, not on a real server by this test suite.
+
+Privileges: none beyond being a user of the organisation whose keys may use the API.
 """
 
 from __future__ import annotations

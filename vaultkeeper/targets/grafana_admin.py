@@ -7,9 +7,11 @@ let in under it, or the same refusal under the user's e-mail address, whose fail
 whose name is locked logs in under that address. Where nothing tells, the answer is THROTTLED, and nothing is undone.
 A rotation makes one failed login on purpose, with the old password.
 
-The user must have its password in Grafana (no LDAP, no OAuth), and basic auth must be on. Privileges of the admin
-account: server admin (`users.password:write`, `users:read`, `settings:read`); a token cannot be one. `admin: self`
-needs none. https://grafana.com/docs/grafana/latest/developers/http_api/admin/
+The user must have its password in Grafana (no LDAP, no OAuth), and basic auth must be on.
+
+Privileges of the admin account: server admin (`users.password:write`, `users:read`, `settings:read`); a token cannot be
+one. `admin: self` needs none.
+https://grafana.com/docs/grafana/latest/developers/http_api/admin/
 """
 
 from __future__ import annotations

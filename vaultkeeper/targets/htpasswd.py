@@ -7,7 +7,8 @@ takes an empty one for "no authentication". nginx, Apache, the registry and Prom
 (tried: nginx 1.22, Prometheus 2.42, Apache 2.4, registry 2.8); Traefik reads it at start, so it has to be told.
 
 Privileges: write permission in the file's directory; CAP_CHOWN and CAP_FOWNER where it belongs to another user. Mount
-the directory, not the file, into a container. https://httpd.apache.org/docs/2.4/misc/password_encryptions.html,
+the directory, not the file, into a container.
+https://httpd.apache.org/docs/2.4/misc/password_encryptions.html,
 https://nginx.org/en/docs/http/ngx_http_auth_basic_module.html, https://prometheus.io/docs/prometheus/latest/configuration/https/
 """
 

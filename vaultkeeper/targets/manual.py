@@ -1,13 +1,13 @@
-"""A credential that only a person can make and revoke, such as a vendor's API key. Vaultkeeper reminds and carries.
+"""A credential that only a person can make and revoke, such as a vendor's API key: vaultkeeper reminds and carries.
 
 Nothing is ever written there: the owner makes the new value at `link`, gives it with `vaultkeeper import`, and revokes
 the old one when every consumer runs on the new one. A `probe` with the value itself shows whether the system accepts
 it; without one the secret is *unverified*, and a person says that the old value is dead.
-Written for any HTTP API that answers a good and a bad key differently; Stripe, for one, answers 200 and 401:
-https://docs.stripe.com/api/authentication
+Written for any HTTP API that answers a good and a bad key differently; Stripe, for one, answers 200 and 401.
 
 Privileges: none at the system. The probe uses the value itself, so that value needs the right to make one harmless
 call.
+https://docs.stripe.com/api/authentication
 """
 
 from __future__ import annotations

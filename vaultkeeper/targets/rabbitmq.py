@@ -6,8 +6,10 @@ application makes it, is the test. The idle user is given what CURRENT's user ma
 password; what it has stays. A retired user keeps its tags and permissions and has no password any more, so that going
 back is one request.
 
-Privileges of the admin account: the tag `administrator`. A user holds no tag of ours: the server's own tags are rights.
-Written for RabbitMQ 3.8 to 4; tried on 3.10. https://www.rabbitmq.com/docs/access-control, /docs/passwords
+A user holds no tag of ours: the server's own tags are rights. Written for RabbitMQ 3.8 to 4; tried on 3.10.
+
+Privileges of the admin account: the tag `administrator`.
+https://www.rabbitmq.com/docs/access-control, /docs/passwords
 """
 
 from __future__ import annotations

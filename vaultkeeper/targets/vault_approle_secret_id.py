@@ -9,8 +9,9 @@ Five failed logins in a row lock a role for 15 minutes, for everybody and with t
 has: it locks nothing. What it cannot show, that the role asks for a secret id at all, is read from the role. A role
 whose secret ids are used up by logins (`secret_id_num_uses`) is refused, because proving would use them up.
 
-Privileges (docs/how-to/vault.md): read on the role and its `role-id`, list on `secret-id`, update on
-`custom-secret-id`, `secret-id/lookup` and `secret-id-accessor/destroy`. https://openbao.org/api-docs/auth/approle/
+Privileges: read on the role and its `role-id`, list on `secret-id`, update on
+`custom-secret-id`, `secret-id/lookup` and `secret-id-accessor/destroy`.
+https://openbao.org/api-docs/auth/approle/
 """
 
 from __future__ import annotations
