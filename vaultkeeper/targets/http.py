@@ -22,7 +22,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -115,8 +114,6 @@ class HttpTarget:
         strategies=frozenset({Strategy.SINGLE, Strategy.OVERLAP, Strategy.ALTERNATING_USERS}),
         observes=frozenset({Basis.LOGIN, Basis.NONE}),
         max_accepted=None,
-        login_budget=(4, timedelta(minutes=1)),  # fail2ban and its like ban an address at the fifth
-        tells_lockouts=True,  # by 429, or by any status that the policy does not call `rejected`
     )
     Settings: ClassVar[type[HttpSettings]] = HttpSettings
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vaultkeeper.errors import ConfigurationInvalid
+from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Basis, Proof
 from vaultkeeper.model.secret import Strategy
 from vaultkeeper.policyfile.parts import READ_DEFAULTS
@@ -181,7 +182,7 @@ def _target_traits(cls: type[Any]) -> Iterator[str]:
         yield "Holds a tag of who wrote last: a store from an old backup is noticed before it writes."
     if can.login_budget:
         failures, window = can.login_budget
-        yield f"Locks accounts: at most {failures} failed logins in {window.total_seconds() / 60:g} minutes."
+        yield f"Locks accounts: at most {failures} failed logins in {duration.show(window)}."
     if can.interrupts:
         yield "A change restarts it."
     yield from _limits(can)
@@ -230,7 +231,8 @@ def _default(schema: Mapping[str, Any]) -> str:
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """In the words of a policy file."""
     if "$ref" in schema:
-        return _spelt(_of(schema, definitions))
+        named = _of(schema, definitions)
+        return _spelt(named) if named.get("properties") else _type(named, definitions)
     if "const" in schema:
         return str(schema["const"])
     if "enum" in schema:
