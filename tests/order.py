@@ -16,10 +16,15 @@ TOGETHER = ("tests/integration/test_leaks.py",)
 
 FIRST = (
     "tests/integration/test_leaks.py",
-    "tests/crash/test_every_state.py",
-    "tests/crash/test_sweep.py",
-    "tests/crash/test_simulation.py",
     "tests/crash/test_races.py",
+    "tests/cli/test_quickstart.py",
+    "tests/crash/test_sweep.py",
+    "tests/crash/test_every_state.py",
+    "tests/integration/test_swarm_rotations.py",
+    "tests/integration/test_swarm_others.py",
+    "tests/integration/test_swarm_dockerd.py",
+    "tests/integration/test_swarm_broken.py",
+    "tests/crash/test_simulation.py",
 )
 """Files with the longest tests: begun last, one of them would be waited for while the other workers are idle."""
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from tests.crash.weather import StruckStore
@@ -195,8 +196,10 @@ class Judge:
                 for secret, id_ in self.ids:
                     if id_ == token["name"] and (secret, id_) not in self.sealed:
                         found.add(token["value"])
+        if not found:
+            return found
         carried = repr({name: s for name, s in self.world.state.items() if "tokens" not in s}).encode()
-        return {value for value in found if value not in VALUE.findall(carried)}
+        return found - set(VALUE.findall(carried))
 
     def _reachable(self, name: str) -> None:
         current = self.record(name, self.labels.get(name, {}).get(StagingLabel.CURRENT))
@@ -393,7 +396,7 @@ class WatchedBackends(SimBackends):
 
     def target(self, kind: str, settings: Mapping[str, object], codec: int) -> Target:
         target = super().target(kind, settings, codec)
-        for name in (CHANGES | READS) & {n for n in dir(target) if not n.startswith("_")}:
+        for name in filter(partial(hasattr, target), CHANGES | READS):
             setattr(target, name, self._beside_target(target, name, getattr(target, name)))
         return target
 
@@ -410,7 +413,7 @@ class WatchedBackends(SimBackends):
 
     def destination(self, kind: str) -> Destination:
         destination = super().destination(kind)
-        for name in (CHANGES | READS) & {n for n in dir(destination) if not n.startswith("_")}:
+        for name in filter(partial(hasattr, destination), CHANGES | READS):
             setattr(destination, name, self._beside_destination(kind, name, getattr(destination, name)))
         return destination
 
