@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +74,18 @@ class Hooks:
         return [one for one in found if level in ("", one.level)]
 
 
+@cache
+def _folder() -> Path:
+    made = Path(tempfile.mkdtemp(prefix="vk-admins-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
 def admin(name: str, password: str) -> dict[str, object]:
     """For `admin:`; the file lives as long as the process."""
-    with tempfile.NamedTemporaryFile("w", prefix="vk-admin-", delete=False) as file:
-        file.write(password)
-    return {"username": name, "password": {"file": str(Path(file.name))}}
+    file = _folder() / secrets.token_hex(8)
+    file.write_text(password)
+    return {"username": name, "password": {"file": str(file)}}
 
 
 def value(of: SecretVersion) -> str:
