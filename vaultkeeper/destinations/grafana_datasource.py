@@ -174,7 +174,7 @@ class GrafanaDatasourceDestination:
         except LoginRefused as error:
             return error.unknown if isinstance(error.later, Refused) else error.later
         except Answered as error:
-            return Failed(str(group), error.what) if isinstance(error.result, Refused) else error.unknown
+            return error.unknown  # that it cannot be looked at says nothing of its consumers
         if health.well:
             return Confirmed(Proof.DEMONSTRATED)
         if health.by_login:

@@ -75,14 +75,17 @@ def set_(work: Work) -> Change:
 
 
 def _charge_for_the_own_login(work: Work) -> timedelta | None:
-    """Who changes its own password logs in as PENDING first, and is refused once. Where there is a barrier it paid."""
+    """Who changes its own password logs in as PENDING first, and is refused once. Where there is a barrier it paid.
+
+    A kind whose accounts lock (a budget of its own) tries the value that works first, and fails none.
+    """
     rotation, pending = work.rotation, work.version(End.TO)
     spec, target = rotation.policy.target, work.target(work.binding())
     newly = phase_of(work).step is Step.SET and rotation.direction is Direction.FORWARD and not rotation.doubted
     if spec is None or not spec.self_service or target is None or pending is None or not newly:
         return None
     charged = budget_of(target, pending)
-    if charged is None or (one_at_a_time(rotation.policy) and not charged.own):
+    if charged is None or charged.own or one_at_a_time(rotation.policy):
         return None
     return charged.charge(work.parts.store, work.parts.clock.now())
 

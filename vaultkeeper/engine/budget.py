@@ -95,7 +95,7 @@ def refusals(phases: Sequence[Phase], spec: TargetSpec | None, can: Capabilities
     asks = can.probes and not spec.unverified
     found = []
     for number, phase in enumerate(phases):
-        if phase.step is Step.SET and spec.self_service and End.TO in phase.carry:
+        if phase.step is Step.SET and spec.self_service and can.login_budget is None and End.TO in phase.carry:
             found.append(Refusal(phase.step, OWN_ADMIN, End.TO))
         if phase.step is Step.TEST and asks and not can.mutual:
             old = any(p.step is Step.SET and End.FROM in p.refuse for p in phases[:number])
