@@ -27,6 +27,7 @@ DOKPLOY = "tests/integration/test_dokploy.py"
 GRAFANA = "tests/integration/test_grafana_{}.py"
 COLLECTOR = "tests/integration/test_collector.py"
 REDIS = "tests/integration/test_redis.py"
+BY_HAND, BUDGET = (f"tests/unit/engine_steps/test_{name}.py" for name in ("by_hand", "budget"))
 ENVELOPE, INSTALLATION = "tests/unit/encryption/test_envelope.py", "tests/unit/encryption/test_installation.py"
 
 
@@ -548,6 +549,42 @@ MUTATIONS = [
         "[0][0] != 1:",
         "[0][0] == 7:",
         named("tests/integration/test_mariadb_faults.py", "two_writers"),
+    ),
+    # ------------------------------------------------------------------------------------------- by hand, and budgets
+    Mutation(
+        "by hand: what nobody can see revoked counts as dead",
+        f"{ENGINE}/judge.py",
+        "        if only_a_person_revokes(rotation) and not rotation.options.revoked:\n",
+        "        if False:\n",
+        named(BY_HAND, "without_proof_only_a_persons_word"),
+    ),
+    Mutation(
+        "by hand: what an overtaken rotation left may live on",
+        f"{ENGINE}/at_target.py",
+        "    for version in (*_not_revoked_either(work, old), old):\n",
+        "    for version in (old,):\n",
+        named(BY_HAND, "overtaken"),
+    ),
+    Mutation(
+        "by hand: the old value is imported as the new one",
+        f"{ENGINE}/importing.py",
+        "    _refuse_old(policy, fields, parts, where)\n",
+        "",
+        named(BY_HAND, "no_value_of_this_secret or leaked_value"),
+    ),
+    Mutation(
+        "budget: an address without one of its kind's own has none",
+        f"{ENGINE}/budget.py",
+        "    return None if is_here(address) else Budget(account, address, *EVERYWHERE, own=False)\n",
+        "    return None\n",
+        named(BUDGET, "look_like_an_attack"),
+    ),
+    Mutation(
+        "budget: consumers of single wait for it in the gap",
+        f"{ENGINE}/observe.py",
+        "        if delay is not None and (charged.own or not rushed):\n",
+        "        if delay is not None:\n",
+        named(BUDGET, "gap_of_single or look_like_an_attack"),
     ),
 ]
 
