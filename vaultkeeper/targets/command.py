@@ -21,7 +21,7 @@ https://man.freebsd.org/cgi/man.cgi?sysexits
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -105,8 +105,6 @@ class CommandTarget:
         strategies=frozenset({Strategy.SINGLE, Strategy.OVERLAP, Strategy.ALTERNATING_USERS}),
         observes=frozenset({Basis.LISTING, Basis.LOGIN, Basis.NONE}),
         max_accepted=None,
-        login_budget=(4, timedelta(minutes=1)),  # fail2ban and its like ban an address at the fifth
-        tells_lockouts=True,  # by exit code 75
     )
     Settings: ClassVar[type[CommandSettings]] = CommandSettings
 
