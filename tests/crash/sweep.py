@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from vaultkeeper.wiring.places import Wishes
 
 NAME = "swept/secret"
 PREFIX = ".vaultkeeper-"  # of our temporary files
+SILENCE = timedelta(hours=2)  # longer than a target asks for before it retires a value
 TRIES = 4  # the first and three more, where a run did not reach its point
 GENERATORS = {"password": {"kind": "password"}, "token": {"kind": "token"}}
 
@@ -98,6 +100,7 @@ class World:
     works_today: Fields = field(default_factory=dict)  #: what is adopted; empty: the first version is delivered
     given: bytes = b""  #: what a person imports; empty: nobody is needed
     revoke: Callable[[SecretVersion], None] = lambda _version: None  #: what only that person can do
+    fall_silent: Callable[[], None] = lambda: None  #: our own look was a use too, and lies far back from now on
 
     @property
     def wishes(self) -> Wishes:
@@ -252,7 +255,10 @@ class Scenario:
         listed = settings.get("path")
         places = [out, *([Path(str(listed)).parent] if listed else [])]
         given = json.dumps({**named, field_name: server.make(account)}).encode() if by_hand else b""
-        return World(folder, accepted, delivered, places, works_today=adopted, given=given, revoke=revoke)
+        world = World(folder, accepted, delivered, places, works_today=adopted, given=given, revoke=revoke)
+        if hasattr(server, "pass_time"):
+            world.fall_silent = partial(server.pass_time, SILENCE)
+        return world
 
     def _destination(self, server: Any, folder: Path) -> World:
         name = server.new_name() if hasattr(server, "new_name") else server.names[0]
@@ -340,6 +346,7 @@ def _try(scenario: Scenario, server: Any, template: Path, folder: Path, point: P
         world = scenario.world(server, template, here)
         run = points.kill_at(point, world.rotate(), world.environment, here, stdin=world.given, wrong_order=wrong_order)
         lockout = world.lockout()
+        world.fall_silent()
         resumed = world.resume()
         stuck = world.not_converged()
         if stuck:

@@ -6,6 +6,7 @@ The simulator's clock runs fast: whether a token is still in use can be told aft
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 from tests.servers import TestAccount
 from tests.servers.grafana import FAULTS, Grafanas
@@ -46,6 +47,11 @@ class GrafanaTokens:
 
     def login(self, username: str, password: str) -> bool:
         return self.grafana.is_let_in({"Authorization": f"Bearer {password}"})
+
+    def pass_time(self, duration: timedelta) -> None:
+        """Of the simulator alone: it waits for nothing."""
+        if self.grafana.simulator is not None:
+            self.grafana.state.advance(duration.total_seconds())
 
     def fault(self, name: str, **options: object) -> AbstractContextManager[object]:
         return self.grafana.fault(name, losing=r"(GET|POST|DELETE) \S*/api/")
