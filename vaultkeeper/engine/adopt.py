@@ -11,7 +11,7 @@ from vaultkeeper.engine.budget import PUT_OFF
 from vaultkeeper.engine.given import named, refuse_breaking_out
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.observe import explained, same_credential, tried
-from vaultkeeper.engine.opening import newest_open
+from vaultkeeper.engine.opening import giving_way, newest_open
 from vaultkeeper.engine.parts import Parts, open_target, present_binding
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
 from vaultkeeper.model import duration
@@ -125,8 +125,8 @@ def _keep(version: SecretVersion, stuck: Rotation | None, parts: Parts) -> Secre
     if stuck is None:
         parts.store.amend(version.secret, change)
     else:
-        taken = parts.store.take(stuck.id)
-        parts.store.commit(replace(change, rotation=moves.replaced(taken, parts.clock.now())))
+        ended = moves.replaced(giving_way(stuck, parts), parts.clock.now())
+        parts.store.commit(replace(change, rotation=ended))
     book.forget()
     return book.version(kept.number)
 

@@ -15,7 +15,7 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.by_hand import page
 from vaultkeeper.engine.given import named, refuse_breaking_out
-from vaultkeeper.engine.opening import awaits_value, newest_open, open_work, take_up
+from vaultkeeper.engine.opening import awaits_value, giving_way, newest_open, open_work, take_up
 from vaultkeeper.engine.parts import Parts, open_target, power, present_binding
 from vaultkeeper.engine.plan import by_hand
 from vaultkeeper.engine.rotate import Report, reason_to_skip, run
@@ -95,7 +95,7 @@ def _open(policy: RotationPolicy, fields: Fields, parts: Parts, where: str, reas
     elif waiting.policy == policy and waiting.state in {State.RUNNING, State.WAITING}:
         work = take_up(waiting, parts, said=options)
     else:
-        ended = moves.replaced(parts.store.take(waiting.id), parts.clock.now())
+        ended = moves.replaced(giving_way(waiting, parts), parts.clock.now())
         work = open_work(name, parts, waiting.purpose, replace(waiting.options, replace=True), ended)
     work.given = fields
     return work

@@ -45,8 +45,15 @@ def _replaced(name: str, parts: Parts) -> Rotation | None:
     newest = next(iter(parts.store.rotations(name, limit=1)), None)
     if newest is None or not replaceable(newest, replace=True):
         return None
-    taken = parts.store.take(newest.id)
-    return moves.replaced(taken, parts.clock.now())
+    return moves.replaced(giving_way(newest, parts), parts.clock.now())
+
+
+def giving_way(rotation: Rotation, parts: Parts) -> Rotation:
+    """Taken over to be ended by another choice: what its journal owes the audit log is written first."""
+    taken = parts.store.take(rotation.id)
+    for record in taken.unaudited:
+        parts.store.audit(record)
+    return replace(taken, unaudited=())
 
 
 def _overtaken(name: str, parts: Parts) -> Rotation | None:
@@ -54,7 +61,7 @@ def _overtaken(name: str, parts: Parts) -> Rotation | None:
     newest = newest_open(name, parts)
     if newest is None or not overtakable(newest):
         return None
-    taken = parts.store.take(newest.id)
+    taken = giving_way(newest, parts)
     if not newest.finished:
         return moves.replaced(taken, parts.clock.now())
     return moves.superseded(taken, parts.clock.now()).rotation

@@ -14,7 +14,7 @@ from vaultkeeper.engine.budget import PUT_OFF
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.observe import held_now, look, newest_generation
-from vaultkeeper.engine.opening import new_rotation, newest_open
+from vaultkeeper.engine.opening import giving_way, new_rotation, newest_open
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import SET_AGAIN, by_hand
 from vaultkeeper.engine.redeliver import deliver_current, places_of
@@ -211,7 +211,7 @@ def _taken(name: str, key: str, parts: Parts) -> Rotation:
         return parts.store.open_rotation(replace(new, state=State.PARKED, cause=cause), Change())
     if not rotation.finished and rotation.state not in STUCK:
         raise _open_already(rotation, _work(name, parts))
-    return parts.store.take(rotation.id)
+    return giving_way(rotation, parts)
 
 
 def _closed(journal: Rotation, key: str, now: datetime) -> Rotation | None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from vaultkeeper.engine import moves
-from vaultkeeper.engine.opening import newest_open, open_work, take_up
+from vaultkeeper.engine.opening import giving_way, newest_open, open_work, take_up
 from vaultkeeper.engine.parts import Parts
 from vaultkeeper.engine.plan import ROLLS_BACK_AFTER_RETIRE, by_hand
 from vaultkeeper.engine.rotate import Report, run
@@ -80,8 +80,7 @@ def _turn_round(rotation: Rotation, parts: Parts) -> Work:
 def _open_back(name: str, parts: Parts, in_grace: Rotation | None, options: Options) -> Work:
     superseded = None
     if in_grace is not None:
-        taken = parts.store.take(in_grace.id)
-        superseded = moves.superseded(taken, parts.clock.now()).rotation
+        superseded = moves.superseded(giving_way(in_grace, parts), parts.clock.now()).rotation
     return open_work(name, parts, Purpose.ROLLBACK, options, superseded)
 
 

@@ -36,7 +36,6 @@ class Work:
     _unwritten: Change | None = field(default=None)
     journalled: Rotation = field(init=False)  #: as the store has it
     _targets: list[tuple[Binding, Target]] = field(default_factory=list)
-    _unaudited: list[dict[str, object]] = field(default_factory=list)  #: not written yet, oldest first
 
     def __post_init__(self) -> None:
         self.journalled = self.rotation
@@ -73,33 +72,50 @@ class Work:
     def begin(self) -> None:
         """Journal, then audit, that the present phase is about to reach outside (invariants 1 and 14)."""
         self.apply(Change(moves.begin(self.rotation)))
-        self.write()
         phase = self.rotation.phase
-        if phase is not None and phase.step in CHANGES_A_SYSTEM:
-            self._audit(self._record("begin", phase.step.value))
+        if phase is None or phase.step not in CHANGES_A_SYSTEM:
+            self.write()
+            return
+        record = self._record("begin", phase.step.value)
+        self._owe(record)
+        self.write()
+        self._audit(record)
 
     def _conclude(self) -> None:
-        self._audit(self._record("end", self.rotation.state.value))
+        record = self._record("end", self.rotation.state.value)
+        if self.rotation.open:  # nothing ends before it is audited
+            self._owe(record)
+        self._audit(record)
         self.write()
+
+    def _owe(self, record: dict[str, object]) -> None:
+        """Let the journal keep what closing a gap may have to do without the audit log: a kill does not lose it.
+
+        In the transaction that announces it, so that it costs none; it leaves the journal with the next one. Whoever
+        is killed between them has it written twice, with the same epoch: the log and the journal have no common
+        transaction, and one word too many hides nothing.
+        """
+        if closes_the_gap(self.rotation) and record not in self.rotation.unaudited:
+            self.rotation = replace(self.rotation, unaudited=(*self.rotation.unaudited, record))
 
     def _audit(self, record: dict[str, object]) -> None:
         """What is not in the audit log is not done, but one thing: closing the gap that an audited set has opened.
 
-        While the target accepts only a value that consumers do not have yet, stopping would lock them out. Then the
-        record is told aloud and written with the next one, at the latest with the end, which is not passed over.
+        While the target accepts only a value that consumers do not have yet, stopping would lock them out. Then it is
+        told aloud, and the record that the journal has is written before the next one, by whichever process that is.
         """
-        self._unaudited.append(record)
+        owed = self.rotation.unaudited
         try:
-            while self._unaudited:
-                self.parts.store.audit(self._unaudited[0])
-                del self._unaudited[0]
+            for one in owed if record in owed else (*owed, record):
+                self.parts.store.audit(one)
+                self.rotation = replace(self.rotation, unaudited=self.rotation.unaudited[1:])
         except AuditUnwritable as error:
-            if not closes_the_gap(self.rotation):
-                self._unaudited.pop()
+            if record not in owed:
                 raise
             text = f"{error}; consumers are handed what the target accepts already, so that they are not locked out"
             self.parts.watch(Event(self.rotation.secret, "waiting", f"(audit log) {text}"))
-            self.apply(Change(replace(self.rotation, detail=text)))
+            if self.rotation.state is State.RUNNING:  # what has stopped tells why
+                self.apply(Change(replace(self.rotation, detail=text)))
 
     def _record(self, event: str, what: str) -> dict[str, object]:
         rotation = self.rotation

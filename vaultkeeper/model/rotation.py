@@ -205,6 +205,7 @@ class Rotation:
     superseded: bool = False  #: ended by what a person chose instead: rollback in grace, reconcile, adopt
     unverified: str = ""  #: why something could not be proven; shown everywhere, never "done" alone
     epoch: int = 0  #: fencing token; the store raises EpochLost for an older one
+    unaudited: tuple[Mapping[str, object], ...] = ()  #: what the audit log may still lack of a gap, oldest first
 
     @property
     def track(self) -> tuple[Phase, ...]:

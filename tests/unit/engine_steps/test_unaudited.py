@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.engine_steps.bench import Bench
+from vaultkeeper.engine.reconcile import apply
 from vaultkeeper.errors import AuditUnwritable
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.rotation import State
-from vaultkeeper.testing.faults import Fault, Faults
+from vaultkeeper.model.rotation import Cause, State
+from vaultkeeper.testing.faults import Fault, Faults, Goes, SimulatedKill
 
 
 def spoils(bench: Bench, hook: str) -> None:
@@ -69,6 +70,138 @@ def test_what_could_not_be_audited_is_written_as_soon_as_it_can_be() -> None:
     bench.done("gap")
     told = [(record["event"], record["what"]) for record in bench.memory.disk.audit[before:]]
     assert told == [("begin", "set"), ("begin", "deliver"), ("end", "done")]
+
+
+def told_since(bench: Bench, before: int) -> list[tuple[object, object, object]]:
+    return [(record["event"], record.get("what"), record.get("epoch")) for record in bench.memory.disk.audit[before:]]
+
+
+def writable_again(bench: Bench, *faults: Fault) -> None:
+    bench.world.faults = bench.memory.faults = Faults(faults)
+    bench.memory.audit_unwritable = False
+
+
+def kills(bench: Bench, goes: Goes) -> None:
+    """From the set on nothing can be written to the audit log, and the process dies at the delivery."""
+
+    class Killing(Faults):
+        def strike(self, name: str) -> Fault | None:
+            bench.memory.audit_unwritable |= name == "db_gap.set"
+            return Fault(name, goes) if name == "stack.deliver" else super().strike(name)
+
+    bench.world.faults = Killing()
+
+
+@pytest.mark.parametrize("killed", [Goes.KILLED_BEFORE, Goes.KILLED_AFTER])
+def test_what_could_not_be_audited_outlives_a_kill_and_is_written_by_the_next_process(killed: Goes) -> None:
+    bench = made(f"killed-{killed.value}", ["gap"])
+    before = len(bench.memory.disk.audit)
+    kills(bench, killed)
+    with pytest.raises(SimulatedKill):
+        bench.rotate("gap")
+    writable_again(bench)
+    assert [one.state for one in bench.resume("gap")] == ["done"]
+    # The first delivery's own epoch: nobody takes it for what the process after the kill did.
+    deliveries = [("begin", "deliver", 2), ("begin", "deliver", 3)]
+    assert told_since(bench, before) == [("begin", "set", 2), *deliveries, ("end", "done", 3)]
+    assert bench.newest("gap").unaudited == ()
+
+
+def test_each_process_that_closes_the_gap_without_the_audit_log_is_told_of() -> None:
+    bench = made("twice", ["gap"])
+    before = len(bench.memory.disk.audit)
+    kills(bench, Goes.KILLED_BEFORE)
+    for process in (bench.rotate, bench.resume):
+        with pytest.raises(SimulatedKill):
+            process("gap")
+    assert told_since(bench, before) == [("begin", "set", 2)]
+    writable_again(bench)
+    bench.resume("gap")
+    deliveries = [("begin", "deliver", epoch) for epoch in (2, 3, 4)]
+    assert told_since(bench, before) == [("begin", "set", 2), *deliveries, ("end", "done", 4)]
+
+
+@pytest.mark.parametrize("chosen", ["adopt", "replace", "reconcile"])
+def test_whoever_ends_it_otherwise_writes_what_it_owes(chosen: str) -> None:
+    bench = made(f"chosen-{chosen}", ["gap"])
+    before = len(bench.memory.disk.audit)
+    kills(bench, Goes.KILLED_BEFORE)
+    with pytest.raises(SimulatedKill):
+        bench.rotate("gap")
+    bench.world.state["db_gap"]["accounts"] = {"app": [b"set by hand"]}
+    bench.world.faults = Faults()
+    bench.resume("gap", wait=timedelta(0))
+    stuck = bench.newest("gap")
+    assert stuck.state is State.AMBIGUOUS
+    assert [record["what"] for record in stuck.unaudited] == ["deliver", "ambiguous"]
+    writable_again(bench)
+    if chosen == "adopt":
+        bench.adopt("gap", "set by hand", username="app")
+    elif chosen == "replace":
+        bench.done("gap", replace=True)
+    else:
+        apply("gap", "set-current", bench.parts())
+    written = told_since(bench, before)
+    assert {("begin", "deliver", 2), ("end", "ambiguous", 3)} <= set(written)
+    ended = next(r for r in bench.store.rotations("gap") if r.id == stuck.id)
+    assert (ended.open, ended.unaudited) == (False, ())
+
+
+def test_one_delivery_tried_often_is_one_word() -> None:
+    """It waits for a busy neighbour, and the journal does not grow with every look."""
+    bench = made("often", ["gap"])
+    before = len(bench.memory.disk.audit)
+
+    class Busy(Faults):
+        def strike(self, name: str) -> Fault | None:
+            bench.memory.audit_unwritable |= name == "db_gap.set"
+            busy = name == "stack.deliver" and self.calls[name] < 4
+            return Fault(name, Goes.UNREACHABLE, 0) if busy and super().strike(name) is None else None
+
+    bench.world.faults = Busy()
+    bench.rotate("gap")
+    assert len(bench.newest("gap").unaudited) == 1
+    writable_again(bench)
+    bench.resume("gap")
+    assert told_since(bench, before)[:2] == [("begin", "set", 2), ("begin", "deliver", 2)]
+
+
+def test_a_log_that_takes_a_part_is_owed_the_rest() -> None:
+    bench = made("part", ["gap"])
+    before = len(bench.memory.disk.audit)
+    kills(bench, Goes.KILLED_BEFORE)
+    for process in (bench.rotate, bench.resume):
+        with pytest.raises(SimulatedKill):
+            process("gap")
+    writable_again(bench, Fault("store.audit", Goes.REFUSED, 2))
+    bench.resume("gap")
+    deliveries = [("begin", "deliver", epoch) for epoch in (2, 3, 4)]
+    assert told_since(bench, before) == [("begin", "set", 2), *deliveries, ("end", "done", 4)]
+
+
+def test_a_stop_in_the_gap_is_journalled_and_its_word_is_owed_too() -> None:
+    """A first version has no way back. A neighbour's gap in the same command is closed all the same."""
+    bench = Bench("unaudited-stop")
+    both = bench.make.service("both", {"a": "{password}"}), bench.make.service("both", {"b": "{password}"})
+    bench.use(bench.make.single("a", bench.make.service("of_a", {"a": "{password}"}), both[0]))
+    bench.use(bench.make.single("b", both[1]))
+
+    class Refusing(Faults):
+        def strike(self, name: str) -> Fault | None:
+            bench.memory.audit_unwritable |= name == "db_b.set"
+            return Fault(name, Goes.REFUSED) if name == "of_a.deliver" else super().strike(name)
+
+    bench.world.faults = Refusing()
+    bench.rotate(wait=timedelta(0))
+    stopped = bench.newest("a")
+    assert (stopped.state, stopped.cause) == (State.PARKED, Cause.NO_WAY_BACK)
+    assert stopped.detail == "refused by the fault script"
+    assert [record["what"] for record in stopped.unaudited] == ["deliver", "parked"]
+    assert bench.running("both")["b"] == bench.version("b", 1).fields["password"].reveal()
+    writable_again(bench)
+    assert {one.state for one in bench.resume()} == {"done"}
+    words = [(record["event"], record["what"]) for record in bench.memory.disk.audit if record["secret"] == "a"]
+    assert words == [("begin", "set"), ("begin", "deliver"), ("end", "parked"), ("begin", "deliver"), ("end", "done")]
 
 
 def test_nothing_is_set_and_no_gap_opened_without_the_audit_log() -> None:
