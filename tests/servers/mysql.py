@@ -143,6 +143,25 @@ class MysqlServer:
             case _:
                 raise ValueError(f"no fault {name!r}; known: {', '.join(FAULTS)}")
 
+    @contextmanager
+    def logged(self) -> Iterator[list[str]]:
+        """What the general log has of a ``with`` block, once that has ended."""
+        found: list[str] = []
+        if self.simulator is not None:
+            before = len(self.simulator.general_log)
+            yield found
+            found += self.simulator.general_log[before:]
+            return
+        [(was_on, output)] = self.execute("SELECT @@general_log, @@log_output")
+        query = "SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE command_type = 'Query'"
+        before = len(self.execute(query))
+        self.execute("SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON")
+        try:
+            yield found
+        finally:
+            self.execute(f"SET GLOBAL general_log = {was_on}, GLOBAL log_output = '{output}'")
+        found += [line for (line,) in self.execute(query)[before:]]
+
     def stop(self) -> None:
         """Drop what was made; end a simulator. Idempotent."""
         made, self._made = self._made, []

@@ -10,7 +10,7 @@ from datetime import timedelta
 from vaultkeeper.access.mysql import Row, Session, StatementFailed
 from vaultkeeper.errors import NotAuthorised
 
-_GRANT = re.compile(r"GRANT (?P<what>.+?) ON (?:TABLE )?(?P<where>\S+) TO ")
+_GRANT = re.compile(r"(?P<verb>GRANT|REVOKE) (?P<what>.+?) ON (?:TABLE )?(?P<where>\S+) (?:TO|FROM) ")
 _COLUMNS = re.compile(r" ?\([^)]*\)")
 _GONE, _NOT_OWNER = 1094, 1095
 _DENIED = {1044, 1142, 1143, 1227}
@@ -38,9 +38,11 @@ class Grants:
 
     grantee: Account
     held: frozenset[tuple[str, str]]  #: (privilege, level): ("SELECT", "mysql.user")
+    revoked: frozenset[tuple[str, str]] = frozenset()  #: of what `*.*` gives: MySQL's partial_revokes
 
     def has(self, privilege: str, level: str = "*.*") -> bool:
-        above = {level, f"{level.partition('.')[0]}.*", "*.*"}
+        database = f"{level.partition('.')[0]}.*"
+        above = {level, database} if (privilege, database) in self.revoked else {level, database, "*.*"}
         return any((name, place) in self.held for name in (privilege, "ALL PRIVILEGES") for place in above)
 
     def statement(self, *privileges: str, level: str = "*.*") -> str:
@@ -49,19 +51,20 @@ class Grants:
 
 
 def grants(session: Session) -> Grants:
-    """Read by SHOW GRANTS, which needs no privilege for oneself.
+    """Read by SHOW GRANTS, which needs no privilege for oneself. MySQL puts no space between dynamic privileges.
 
     https://dev.mysql.com/doc/refman/8.4/en/show-grants.html and https://mariadb.com/kb/en/show-grants/
     """
-    held: set[tuple[str, str]] = set()
+    held: dict[str, set[tuple[str, str]]] = {"GRANT": set(), "REVOKE": set()}
     for (line,) in session.rows("SHOW GRANTS"):
         found = _GRANT.match(str(line))
         if found:
             level = found["where"].replace("`", "")
-            held |= {(name, level) for name in _COLUMNS.sub("", found["what"]).split(", ")}
+            names = _COLUMNS.sub("", found["what"]).split(",")
+            held[found["verb"]] |= {(name.strip(), level) for name in names}
     [(me,)] = session.rows("SELECT CURRENT_USER()")
     name, _, host = str(me).rpartition("@")
-    return Grants(Account(name, host), frozenset(held))
+    return Grants(Account(name, host), frozenset(held["GRANT"]), frozenset(held["REVOKE"]))
 
 
 def asked(session: Session, sql: str, privilege: str, level: str) -> Sequence[Row]:
@@ -129,7 +132,7 @@ def holders(sessions: Sequence[Connected], name: str) -> tuple[str, ...]:
 
 
 def end_sessions(session: Session, sessions: Sequence[Connected]) -> bool:
-    """KILL each. One that is gone already counts. False: not allowed."""
+    """KILL each. One that is gone already counts. False: not allowed, as for MySQL's sessions with SYSTEM_USER."""
     for one in sessions:
         try:
             session.rows(f"KILL CONNECTION {one.id}")

@@ -230,7 +230,8 @@ class Accounts:
                 if not (self._is_self or may.has("PROCESS")):
                     return Refused(No.PRIVILEGE, f"the admin sees no sessions: {may.statement('PROCESS')}")
                 if not people.end_sessions(session, people.connected(session, name)):
-                    return Refused(No.PRIVILEGE, f"the admin may not end sessions: {may.statement(self.kills)}")
+                    needed = "SYSTEM_USER" if may.has(self.kills) else self.kills
+                    return Refused(No.PRIVILEGE, f"the admin may not end sessions: {may.statement(needed)}")
         except BackendError as error:
             return unknown(error)
         return Done()

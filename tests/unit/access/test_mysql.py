@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import product
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access.mysql_people import Connected, began_before
+from vaultkeeper.access.mysql_people import Connected, began_before, grants
 from vaultkeeper.access.mysql_settings import AccountSettings
 from vaultkeeper.access.mysql_slots import Held, Move, Slots, moves
 from vaultkeeper.testing.mysql import hashes as theirs
@@ -93,6 +94,46 @@ def test_a_locked_account_forgets_what_it_had_and_an_old_server_has_one_slot() -
     assert moves(("stranger", "another"), [0], [], forgets=True) == [Move(0), Move(None)]
     assert moves((1, None), [0, 1], [], room=1) is None
     assert moves((1, None), [0], [1], room=1) == [Move(0)]
+
+
+# ---------------------------------------------------------------------------------------------------------- privileges
+
+
+class Told:
+    """A session that answers SHOW GRANTS."""
+
+    def __init__(self, *lines: str) -> None:
+        self._lines = lines
+
+    def rows(self, sql: str) -> list[tuple[str]]:
+        return [(line,) for line in self._lines] if sql == "SHOW GRANTS" else [("rot@%",)]
+
+
+def test_privileges_are_read_as_mysql_9_7_4_spells_them() -> None:
+    may = grants(
+        cast(
+            "Any",
+            Told(
+                "GRANT SELECT, PROCESS, CREATE USER ON *.* TO `rot`@`%`",
+                "GRANT CONNECTION_ADMIN,SYSTEM_USER ON *.* TO `rot`@`%`",
+                "REVOKE SELECT ON `mysql`.* FROM `rot`@`%`",
+            ),
+        )
+    )
+    held = ("PROCESS", "CREATE USER", "CONNECTION_ADMIN", "SYSTEM_USER")
+    assert [may.has(privilege) for privilege in held] == [True] * 4
+    assert (may.has("SELECT", "shop.t"), may.has("SELECT", "mysql.user")) == (True, False)
+    again = grants(
+        cast(
+            "Any",
+            Told(
+                "GRANT SELECT ON *.* TO `rot`@`%`",
+                "REVOKE SELECT ON `mysql`.* FROM `rot`@`%`",
+                "GRANT SELECT (`User`, `Host`) ON `mysql`.`user` TO `rot`@`%`",
+            ),
+        )
+    )
+    assert (again.has("SELECT", "mysql.user"), again.has("SELECT", "mysql.db")) == (True, False)
 
 
 # ------------------------------------------------------------------------------------------------------------ sessions

@@ -13,9 +13,8 @@ from vaultkeeper.testing.mysql.words import Words, syntax_error
 
 LOG_RAW_SINCE = (8, 0, 19)
 USER_ATTRIBUTES_SINCE = (8, 0, 14)
-_SECRET = re.compile(
-    r"((?:BY|REPLACE)\s+)'(?:[^'\\]|''|\\.)*'|((?:AS)\s+)'(?:[^'\\]|''|\\.)*'", re.IGNORECASE | re.DOTALL
-)
+_SECRET = re.compile(r"((?:BY|REPLACE)\s+)'(?:[^'\\]|''|\\.)*'", re.IGNORECASE | re.DOTALL)
+_STATIC = {"ALL PRIVILEGES", "SELECT", "PROCESS", "CREATE USER"}  # 8.2.2; the others of ours are dynamic ones
 
 
 def _query(text: str) -> re.Pattern[str]:
@@ -43,8 +42,8 @@ class Rows:
 
 
 def shown(statement: str, *, raw: bool) -> str:
-    """As the general log has it (8.1.2.3, "Passwords and Logging"): passwords and hashes rewritten, unless log_raw."""
-    return statement if raw else _SECRET.sub(lambda found: f"{found[1] or found[2]}<secret>", statement)
+    """As the general log has it (8.1.2.3, "Passwords and Logging"): passwords rewritten, unless log_raw; no hashes."""
+    return statement if raw else _SECRET.sub(lambda found: f"{found[1]}<secret>", statement)
 
 
 class Statements:
@@ -165,11 +164,12 @@ class Statements:
             self._state.released.notify_all()
 
     def _kill(self, number: int, me: Connection) -> None:
-        """15.7.8.4: CONNECTION_ADMIN, but for one's own sessions."""
+        """15.7.8.4: CONNECTION_ADMIN, but for one's own sessions; SYSTEM_USER too for who has it (8.2.11)."""
         victim = self._state.connections.get(number)
         if victim is None:
             raise SqlError(1094, "HY000", f"Unknown thread id: {number}")
-        if victim.account.name != me.account.name and not me.account.may("CONNECTION_ADMIN"):
+        needs = {"CONNECTION_ADMIN"} | ({"SYSTEM_USER"} if victim.account.may("SYSTEM_USER") else set())
+        if victim.account.name != me.account.name and not all(map(me.account.may, needs)):
             raise SqlError(1095, "HY000", f"You are not owner of thread {number}")
         self._state.end(victim)
         victim.close()
@@ -183,10 +183,14 @@ class Statements:
 
 
 def _grants(account: Account) -> list[str]:
-    """15.7.7.22, "SHOW GRANTS": one line for each level."""
-    levels = sorted({level for level, _ in account.grants} | {"*.*"})
+    """15.7.7.22, "SHOW GRANTS": a line for each level, and one for dynamic privileges, with no space between them."""
     lines = []
-    for level in levels:
+    for level in sorted({level for level, _ in account.grants} | {"*.*"}):
         held = sorted(name for place, name in account.grants if place == level)
-        lines.append(f"GRANT {', '.join(held) or 'USAGE'} ON {level} TO {account.spelt}")
+        static, dynamic = [name for name in held if name in _STATIC], [name for name in held if name not in _STATIC]
+        where = ".".join(part if part == "*" else f"`{part}`" for part in level.split("."))
+        if static or level == "*.*":
+            lines.append(f"GRANT {', '.join(static) or 'USAGE'} ON {where} TO {account.spelt}")
+        if dynamic:
+            lines.append(f"GRANT {','.join(dynamic)} ON {where} TO {account.spelt}")
     return lines
