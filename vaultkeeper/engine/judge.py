@@ -5,7 +5,7 @@ Nothing here reads a clock, draws a number or reaches outside, so every reachabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -22,7 +22,7 @@ from vaultkeeper.engine.moves import (
     wait_unknown,
     waited,
 )
-from vaultkeeper.engine.plan import accepting_again, keeps_old
+from vaultkeeper.engine.plan import accepting_again, dies_for_good, keeps_old
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -99,6 +99,8 @@ class Proved:
 def needs_observation(rotation: Rotation) -> bool:
     """Only what a set, a mint or a checker's delivery may have changed can be in doubt at the target."""
     begun = rotation.phases[: rotation.reached + 1]
+    if rotation.direction is Direction.BACK:  # what a copied value's own rotation never set, its way back may
+        begun += rotation.back[: rotation.at + 1]
     return rotation.policy.target is not None and any(
         p.step in {Step.SET, Step.MINT, Step.RETIRE} or (p.step is Step.DELIVER and p.audience is Audience.CHECKER)
         for p in begun
@@ -139,23 +141,28 @@ def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Chang
 
 def _judge_before_handing_back(rotation: Rotation, seen: Seen, now: datetime) -> Change:
     """Nobody who holds a P that works is handed a C that is refused. Without an answer neither is safer."""
+    if seen.from_ is Login.REJECTED and seen.to is Login.REJECTED and dies_for_good(rotation.policy):
+        return _judge_none_accepted(rotation, seen, now)
     if seen.from_ is not Login.REJECTED or seen.to is not Login.ACCEPTED:
         return advance(rotation, now)
     first = accepting_again(shape(rotation))
     if first is None:
-        old, new = f"v{rotation.from_version} (old)", f"v{rotation.to_version} (new)"
-        return park(rotation, Cause.OLD_REFUSED, f"the target refuses {old}, and accepts {new}: nobody was put back")
+        return _park_old_refused(rotation, ": nobody was put back")
     here = rotation.at + 1
     return advance(replace(rotation, back=(*rotation.back[:here], *first, *rotation.back[here:])), now)
+
+
+def _park_old_refused(rotation: Rotation, also: str = "") -> Change:
+    old, new = f"v{rotation.from_version} (old)", f"v{rotation.to_version} (new)"
+    return park(rotation, Cause.OLD_REFUSED, f"the target refuses {old}, and accepts {new}{also}")
 
 
 def _judge_doubt(rotation: Rotation, seen: Seen, now: datetime) -> Change:
     """A phase with an unknown outcome: does the target hold what the phase wants?"""
     if not seen.askable:
         return Change(_again(rotation))
-    wanted, refused = _wanted(rotation)
     answers = {End.TO: seen.to, End.FROM: seen.from_}
-    silent = next((a for a in (seen.to, seen.from_) if a in NO_ANSWER), None)
+    silent = next((a for a in answers.values() if a in NO_ANSWER), None)
     if silent is not None:
         return _nothing_concluded(rotation, seen, silent, now)
     accepted = [end for end, answer in answers.items() if answer is Login.ACCEPTED]
@@ -164,10 +171,19 @@ def _judge_doubt(rotation: Rotation, seen: Seen, now: datetime) -> Change:
     if End.TO not in accepted and rotation.finished:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
     if rotation.phase is not None and rotation.phase.step in {Step.SET, Step.RETIRE}:
-        held = all(e in accepted for e in wanted) and all(answers[e] is Login.REJECTED for e in refused)
-        return advance(rotation, now, _acceptance(rotation, wanted, refused)) if held else Change(_again(rotation))
+        return _judge_doubted_set(rotation, answers, now)
     if End.TO not in accepted and rotation.direction is Direction.FORWARD:
         return Change(_rewound(rotation, now))
+    return Change(_again(rotation))
+
+
+def _judge_doubted_set(rotation: Rotation, answers: Mapping[End, Login | None], now: datetime) -> Change:
+    wanted, refused = _wanted(rotation)
+    held = all(answers[e] is Login.ACCEPTED for e in wanted) and all(answers[e] is Login.REJECTED for e in refused)
+    if held:
+        return advance(rotation, now, _acceptance(rotation, wanted, refused))
+    if End.FROM in wanted and answers[End.FROM] is Login.REJECTED and dies_for_good(rotation.policy):
+        return _park_old_refused(rotation)
     return Change(_again(rotation))
 
 
@@ -177,10 +193,11 @@ def _judge_none_accepted(rotation: Rotation, seen: Seen, now: datetime) -> Chang
     if seen.previous is Login.ACCEPTED:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
     target = rotation.policy.target
-    nothing_before = rotation.from_version is None
-    if nothing_before and rotation.direction is Direction.BACK:
+    nothing_before, back = rotation.from_version is None, rotation.direction is Direction.BACK
+    if nothing_before and back:
         return Change(_again(rotation))  # as it was before the first version
     admitted = (nothing_before or rotation.options.replace) and target is not None and not target.self_service
+    admitted = admitted and not (back and dies_for_good(rotation.policy))
     if admitted and not rotation.finished:  # what finished is not done again: its labels have moved
         return Change(_rewound(rotation, now))
     return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
@@ -220,8 +237,8 @@ def _again(rotation: Rotation) -> Rotation:
 
 
 def _rewound(rotation: Rotation, now: datetime) -> Rotation:
-    """P was proven once and is refused now, C lives: the target lost it. Set the same P again."""
-    for index, phase in enumerate(rotation.phases[: rotation.at]):
+    """What was set and is refused now, the target lost: it is set again. On the way back that is C."""
+    for index, phase in enumerate(rotation.track[: rotation.at]):
         if phase.step in {Step.SET, Step.MINT} or (phase.step is Step.DELIVER and phase.audience is Audience.CHECKER):
             return enter(rotation, index, now)
     return _again(rotation)
@@ -284,9 +301,18 @@ def _judge_refused(rotation: Rotation, refused: Refused, now: datetime) -> Chang
                 detail=refused.detail,
             )
         )
+    if refused.why is No.UNSUPPORTED and _shall_accept_what_died(rotation) and not rotation.looked_into:
+        # What works is told from a look: a token that its system lost is refused here first.
+        return Change(replace(_again(rotation), outcome_unknown=True, looked_into=True, detail=refused.detail))
     if refused.why is No.CONFLICT or rotation.finished or rotation.direction is Direction.BACK:
         return park(rotation, cause, refused.detail)
     return turn_back(rotation, cause, now, refused.detail, untouched=not rotation.doubted and not rotation.settled)
+
+
+def _shall_accept_what_died(rotation: Rotation) -> bool:
+    """May what this set is to accept be gone, so that nothing can make it accepted again?"""
+    wanted, _ = _wanted(rotation)
+    return bool(wanted) and dies_for_good(rotation.policy)
 
 
 def conflict_delay(rotation: Rotation) -> timedelta:

@@ -125,6 +125,7 @@ def enter(rotation: Rotation, at: int, now: datetime) -> Rotation:
         doubted=rotation.direction is Direction.FORWARD and at <= rotation.reached,
         settled=frozenset(),
         tries=0,
+        looked_into=False,
         waiting=None,
         waiting_for=(),
         not_before=None,
@@ -185,7 +186,9 @@ def resumed(rotation: Rotation, now: datetime) -> Rotation:
         return replace(rotation, not_before=None)
     if rotation.state not in {State.PARKED, State.AMBIGUOUS}:
         return rotation
-    observe = replace(rotation, cause=None, detail="", outcome_unknown=True, doubted=True, failed_proofs=0)
+    observe = replace(
+        rotation, cause=None, detail="", outcome_unknown=True, doubted=True, failed_proofs=0, looked_into=False
+    )
     if rotation.direction is Direction.FORWARD:
         return replace(_handing_over_again(observe, now), state=State.RUNNING, tries=0, entered_at=now, not_before=None)
     create = next(i for i, phase in enumerate(rotation.phases) if phase.step is Step.CREATE)
@@ -211,6 +214,7 @@ def sent_back(rotation: Rotation, now: datetime) -> Change:
             cause=cause,
             outcome_unknown=True,
             doubted=True,
+            looked_into=False,
             not_before=None,
             entered_at=now,
         )

@@ -15,6 +15,7 @@ from vaultkeeper.engine.budget import budget_of
 from vaultkeeper.engine.groups import Holder, asked, delivery_context
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.parts import Parts, power
+from vaultkeeper.engine.plan import dies_for_good
 from vaultkeeper.engine.verdict import gap_is_open
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import BackendError
@@ -27,7 +28,7 @@ EVERYBODY: tuple[End | None, ...] = (End.TO, End.FROM, None)  #: None stands for
 
 
 def look_back(work: Work) -> Seen | Refused:
-    """Does the target still accept what consumers shall be put back to? Only if not: does it accept what they have?
+    """Does the target still accept what consumers shall be put back to? Only if not: what they have, or one before?
 
     Where that is asked by logging in, a way back that is open costs no failed login.
     """
@@ -35,7 +36,13 @@ def look_back(work: Work) -> Seen | Refused:
     if isinstance(old, Refused) or old.from_ is not Login.REJECTED:
         return old
     new = look(work, (End.TO,))
-    return new if isinstance(new, Refused) else replace(new, from_=old.from_)
+    if isinstance(new, Refused):
+        return new
+    new = replace(new, from_=old.from_)
+    if new.to is not Login.REJECTED or not dies_for_good(work.rotation.policy):
+        return new
+    before = look(work, (None,))
+    return before if isinstance(before, Refused) else replace(before, from_=new.from_, to=new.to)
 
 
 def look(work: Work, ends: Sequence[End | None] = EVERYBODY) -> Seen | Refused:

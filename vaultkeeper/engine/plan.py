@@ -206,6 +206,11 @@ def keeps_old(policy: RotationPolicy) -> bool:
     return shape_of(policy, first=False, purpose=Purpose.ROTATE).strategy in KEEPS_OLD
 
 
+def dies_for_good(policy: RotationPolicy) -> bool:
+    """Can a value that the target refuses never be set there again?"""
+    return shape_of(policy, first=False, purpose=Purpose.ROTATE).strategy not in ROLLS_BACK_AFTER_RETIRE
+
+
 ROLLS_BACK_AFTER_RETIRE = frozenset(Strategy) - {Strategy.MINTED} | {None}
 SET_AGAIN = ROLLS_BACK_AFTER_RETIRE - BY_HAND
 

@@ -13,7 +13,7 @@ CHANGES_WHAT_WORKS = frozenset({Step.MINT, Step.SET, Step.DELIVER})
 
 def consumers_served(rotation: Rotation) -> bool:
     """Is every consumer proven to hold an accepted value, judging by the journal alone?"""
-    if rotation.cause in NOTHING_IS_BACK or rotation.cause is Cause.DRIFT:
+    if rotation.cause in NOTHING_IS_BACK or rotation.cause in {Cause.DRIFT, Cause.OLD_REFUSED}:
         return False
     if rotation.finished:
         return not rotation.unverified.startswith("cut ")

@@ -191,6 +191,7 @@ class Rotation:
     settled: frozenset[GroupKey] = frozenset()  #: groups that this delivery or confirm phase has behind it
     proof: Proof | None = None  #: the weakest proof among its confirmed groups
     tries: int = 0  #: refused conflicts in this phase
+    looked_into: bool = False  #: a refusal in this phase, by observing the target
     failed_proofs: int = 0  #: how often the old value was found alive after its retirement
     value_refusals: int = 0  #: rotations of this secret in a row that ended because the target refused the value
     places: tuple[Placed, ...] = ()

@@ -151,7 +151,7 @@ def stuck_with_reason(case: Case, at: Point, after: Rotation) -> bool:
     """A person's turn that no restart can end: the target was put back, or nobody can undo the first version."""
     if after.cause is Cause.CHECKS_NOTHING:
         return after.direction is Direction.BACK and after.phase is None
-    lost = {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.UNSUPPORTED, Cause.NO_WAY_BACK, Cause.STILL_ACCEPTED}
+    lost = {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.OLD_REFUSED, Cause.NO_WAY_BACK, Cause.STILL_ACCEPTED}
     return at.world.restored and after.cause in lost
 
 
@@ -250,10 +250,16 @@ def judge_stop(engine: Engine, at: Point) -> Iterator[str]:
         yield f"exit {code} in {described}, but a consumer holds a refused value"
     if rotation.state in PERSONS_TURN and (rotation.cause is None or told is None or not told.next or not told.why):
         yield f"{described} names no cause or no next command"
+    if described == "parked (unsupported)" and engine.case.strategy is Strategy.MINTED and not _anything_works(at):
+        yield f"{described}, but nothing works any more"
     if told is not None and not unknowing and engine.case.checked:
         yield from _says_what_works(at, told.works)
     if rotation.state in ENDED:
         yield from _judge_end(engine, at, rotation)
+
+
+def _anything_works(at: Point) -> bool:
+    return at.durable.labels[1] is None or bool({value for _, value in at.durable.values} & at.world.accepted)
 
 
 def _says_what_works(at: Point, works: str) -> Iterator[str]:

@@ -11,7 +11,19 @@ from tests.unit.engine.standing import GROUP, NOW, OTHER, begun, standing
 from vaultkeeper.engine import judge, moves
 from vaultkeeper.engine.judge import Proved, Seen
 from vaultkeeper.model.outcome import Confirmed, Done, Failed, Login, No, NotYet, Proof, Refused, Unknown, Usage
-from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Options, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import (
+    Audience,
+    Cause,
+    Direction,
+    End,
+    Options,
+    Phase,
+    Purpose,
+    Rotation,
+    State,
+    Step,
+    Waiting,
+)
 from vaultkeeper.model.secret import Acceptance, StagingLabel, Strategy
 from vaultkeeper.ports import Change
 
@@ -236,7 +248,6 @@ GONE = Seen(to=Login.ACCEPTED, from_=Login.REJECTED)
         Seen(from_=Login.UNREACHABLE),
         Seen(from_=Login.THROTTLED),
         Seen(to=Login.UNREACHABLE, from_=Login.REJECTED),
-        Seen(to=Login.REJECTED, from_=Login.REJECTED),
         Seen(askable=False),
     ],
 )
@@ -247,6 +258,58 @@ def test_going_back_goes_on_unless_the_old_value_is_refused_for_certain_and_the_
     assert (after.state, after.at) == (State.RUNNING, 1)
     assert after.phase is not None
     assert after.phase.step is Step.DELIVER
+
+
+@pytest.mark.parametrize("strategy", [Strategy.OVERLAP, Strategy.ALTERNATING_USERS, Strategy.MANUAL])
+def test_going_back_goes_on_where_neither_works_and_the_old_value_may_work_again(strategy: Strategy) -> None:
+    after = _before_handing_back(strategy, Seen(to=Login.REJECTED, from_=Login.REJECTED))
+    assert (after.state, after.at) == (State.RUNNING, 1)
+
+
+@pytest.mark.parametrize(
+    ("previous", "cause"),
+    [
+        (None, Cause.NONE_ACCEPTED),
+        (Login.REJECTED, Cause.NONE_ACCEPTED),
+        (Login.ACCEPTED, Cause.TARGET_WENT_BACK),
+    ],
+)
+def test_nobody_is_handed_a_dead_token_that_cannot_be_made_again(previous: Login | None, cause: Cause) -> None:
+    seen = Seen(to=Login.REJECTED, from_=Login.REJECTED, previous=previous)
+    after = _before_handing_back(Strategy.MINTED, seen)
+    assert (after.cause, after.at, after.phase and after.phase.step) == (cause, 0, Step.OBSERVE)
+
+
+def test_a_target_that_cannot_accept_a_token_is_looked_at_once_before_a_person_is_called() -> None:
+    retiring = begun(standing(Step.RETIRE, Strategy.MINTED))
+    gone = Refused(No.UNSUPPORTED, "a deleted token cannot be made again")
+    looking = moved(judge.judge_result(retiring, gone, NOW))
+    assert (looking.state, looking.outcome_unknown, looking.at) == (State.RUNNING, True, retiring.at)
+    both = Seen(to=Login.ACCEPTED, from_=Login.ACCEPTED)
+    again = moved(judge.judge_seen(looking, both, NOW))
+    assert (again.state, again.outcome_unknown, again.at) == (State.RUNNING, False, retiring.at)
+    after = moved(judge.judge_result(begun(again), gone, NOW))
+    assert (after.state, after.cause, after.detail) == (State.PARKED, Cause.UNSUPPORTED, gone.detail)
+
+
+def _going_back_at(step: Step, confirming: Rotation) -> Rotation:
+    turned = moves.turn_back(begun(confirming), Cause.DELIVERY, NOW, "crashes").rotation
+    assert turned is not None
+    return replace(turned, at=[phase.step for phase in turned.back].index(step))
+
+
+def test_what_a_way_back_set_and_the_target_lost_is_set_again_where_an_administrator_overwrites() -> None:
+    replacing = standing(Step.CONFIRM, Strategy.SINGLE, options=Options(replace=True))
+    doubted = replace(_going_back_at(Step.CONFIRM, replacing), outcome_unknown=True)
+    after = moved(judge.judge_seen(doubted, Seen(to=Login.REJECTED, from_=Login.REJECTED), NOW))
+    assert (after.state, after.direction) == (State.RUNNING, Direction.BACK)
+    assert after.phase == Phase(Step.SET, (End.FROM,), (End.TO,))
+
+
+def test_what_only_the_way_back_of_a_copied_token_sets_can_be_in_doubt_too() -> None:
+    copied = standing(Step.CONFIRM, Strategy.MINTED, purpose=Purpose.ROLLBACK)
+    assert not judge.needs_observation(_going_back_at(Step.CONFIRM, copied))
+    assert judge.needs_observation(_going_back_at(Step.SET, copied))
 
 
 @pytest.mark.parametrize("strategy", [Strategy.OVERLAP, Strategy.ALTERNATING_USERS])

@@ -1,0 +1,177 @@
+"""A token that its system lost cannot be made again: what is told then is so, and each command that is named leads out.
+
+By hand or by a restored backup, before the way back, on it, and when the old one is retired.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.unit.engine_steps.bench import GRACE, HOUR, LONG, Bench
+from vaultkeeper.engine.reconcile import apply, reconcile
+from vaultkeeper.engine.rotate import Report
+from vaultkeeper.model.rotation import Cause, Direction, State, Step
+from vaultkeeper.ports import Change
+from vaultkeeper.testing.faults import Fault, Goes
+
+NOW = timedelta(0)
+NONE_WORKS = "none of the stored versions was accepted"
+
+
+def waiting_with(name: str, *, versions: int = 1) -> Bench:
+    """The newest version is CURRENT; the next one is handed over, and its consumer has not answered yet."""
+    bench = Bench(f"lost-{name}")
+    bench.use(bench.make.minted("s", bench.make.file("f", {"": "{token}"})))
+    for _ in range(versions):
+        bench.done("s")
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, bench.calls("f.confirm") + 1)]
+    bench.rotate("s", wait=NOW)
+    return bench
+
+
+def token(bench: Bench, number: int) -> bytes:
+    return bench.version("s", number).fields["token"].reveal()
+
+
+def lose(bench: Bench, *numbers: int) -> None:
+    state, gone = bench.world.state["db_s"], {token(bench, number) for number in numbers}
+    state["tokens"] = {handle: t for handle, t in state["tokens"].items() if t["value"] not in gone}
+
+
+def lose_at_set(bench: Bench, *numbers: int) -> None:
+    strike = bench.faults.strike
+
+    def losing(hook: str) -> Fault | None:
+        if hook == "db_s.set":
+            lose(bench, *numbers)
+        return strike(hook)
+
+    bench.faults.strike = losing  # type: ignore[method-assign]
+
+
+def commands(report: Report) -> list[str]:
+    assert report.error is not None
+    return re.findall(r"vaultkeeper ([a-z]+ s(?: --[a-z]+)*)", report.error.next)
+
+
+def obeyed(bench: Bench, command: str) -> Report:
+    if command == "rotate s --replace":
+        return bench.rotate("s", replace=True)[0]
+    return bench.rollback("s") if command == "rollback s" else bench.resume("s")[0]
+
+
+def none_works(report: Report) -> None:
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause, report.exit_code) == ("ambiguous", Cause.NONE_ACCEPTED, 6)
+    assert report.error is not None
+    assert report.error.works == NONE_WORKS
+    assert commands(report) == ["adopt s", "rotate s --replace"]
+
+
+def replaced(bench: Bench) -> None:
+    assert obeyed(bench, "rotate s --replace").state == "done"
+    current = bench.current("s")
+    assert current is not None
+    assert bench.accepted("s") == {current}
+    assert bench.running("f")[""] == token(bench, current)
+
+
+@pytest.mark.parametrize("besides", ["", "resume s", "rollback s"])
+def test_where_both_are_lost_nobody_is_handed_the_old_one_and_the_way_out_is_told(besides: str) -> None:
+    """Once `rollback` handed it over, said that it works, and led to `resume`, which led to `rollback`."""
+    bench = waiting_with(f"both-{besides}")
+    lose(bench, 1, 2)
+    none_works(bench.rollback("s"))
+    assert bench.running("f")[""] == token(bench, 2)
+    if besides:  # it is not told, and does no harm
+        none_works(obeyed(bench, besides))
+        assert bench.running("f")[""] == token(bench, 2)
+    replaced(bench)
+
+
+def test_where_both_are_lost_while_consumers_are_put_back_it_is_seen_before_anything_is_told() -> None:
+    bench = waiting_with("meanwhile")
+    lose_at_set(bench, 1, 2)
+    none_works(bench.rollback("s"))
+    assert bench.newest("s").direction is Direction.BACK
+    replaced(bench)
+
+
+def test_where_the_old_one_is_lost_while_consumers_are_put_back_the_new_one_is_said_to_work() -> None:
+    bench = waiting_with("old-meanwhile")
+    lose_at_set(bench, 1)
+    report = bench.rollback("s")
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause, report.exit_code) == ("parked", Cause.OLD_REFUSED, 6)
+    assert report.error is not None
+    assert report.error.works == "v2 (new): the target accepts it, and refuses v1 (old)"
+    assert commands(report)[0] == "resume s"
+    assert obeyed(bench, "resume s").state == "done"
+    assert bench.running("f")[""] == token(bench, 2)
+
+
+@pytest.mark.parametrize("command", ["resume s", "rollback s"])
+def test_what_an_earlier_release_parked_there_comes_out_by_either_command(command: str) -> None:
+    bench = waiting_with(f"earlier-{command}")
+    lose_at_set(bench, 1, 2)
+    bench.rollback("s")
+    taken = bench.store.take(bench.newest("s").id)
+    assert taken.phase is not None
+    assert taken.phase.step is Step.SET
+    bench.store.commit(Change(replace(taken, state=State.PARKED, cause=Cause.UNSUPPORTED)))
+    none_works(obeyed(bench, command))
+    replaced(bench)
+
+
+def test_where_the_one_before_the_old_one_is_back_it_is_proposed() -> None:
+    bench = waiting_with("backup", versions=2)
+    state, handle = bench.world.state["db_s"], bench.record("s", 1).handle
+    lose(bench, 2, 3)
+    state["tokens"][handle] = {"name": bench.record("s", 1).id, "value": token(bench, 1), "expires_at": None}
+    report = bench.rollback("s")
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause) == ("parked", Cause.TARGET_WENT_BACK)
+    assert bench.running("f")[""] == token(bench, 3)
+    assert report.error is not None
+    assert report.error.next == "vaultkeeper reconcile s"
+    assert [proposal.key for proposal in reconcile("s", bench.parts())] == ["take-previous"]
+    apply("s", "take-previous", bench.parts())
+    assert bench.running("f")[""] == token(bench, 1)
+    bench.done("s")
+
+
+def test_what_was_lost_in_grace_is_seen_at_the_retirement_and_not_said_to_work() -> None:
+    bench = waiting_with("grace")
+    bench.resume("s", wait=NOW)
+    lose_at_set(bench, 1, 2)
+    bench.clock.advance(GRACE + HOUR)
+    none_works(bench.resume("s", wait=LONG)[0])
+    replaced(bench)
+
+
+def test_a_target_that_lost_only_the_new_one_in_grace_is_told_as_put_back() -> None:
+    bench = waiting_with("new-in-grace")
+    bench.resume("s", wait=NOW)
+    lose_at_set(bench, 2)
+    bench.clock.advance(GRACE + HOUR)
+    (report,) = bench.resume("s", wait=LONG)
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause, report.exit_code) == ("parked", Cause.TARGET_WENT_BACK, 6)
+    assert [proposal.key for proposal in reconcile("s", bench.parts())] == ["take-previous"]
+    apply("s", "take-previous", bench.parts())
+    assert bench.running("f")[""] == token(bench, 1)
+
+
+def test_replacing_one_that_was_lost_while_its_replacement_is_lost_too_ends_in_words_that_help() -> None:
+    bench = waiting_with("again")
+    lose(bench, 1, 2)
+    bench.rollback("s")
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, bench.calls("f.confirm") + 1)]
+    bench.rotate("s", replace=True, wait=NOW)
+    lose(bench, 3)
+    none_works(bench.rollback("s"))
+    replaced(bench)
