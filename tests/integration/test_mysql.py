@@ -18,9 +18,10 @@ from tests.integration.mysql_kit import ODD_NAMES, A, Hooks, R, admin, value
 from tests.servers import TestAccount
 from tests.servers.mysql import MysqlServer, start
 from vaultkeeper.access.mysql import LoginFailed
+from vaultkeeper.access.mysql_hashes import sha2
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Done, Login, No, Refused, Usage
-from vaultkeeper.targets.mysql import MysqlSettings
+from vaultkeeper.targets.mysql import MysqlSettings, MysqlTarget
 from vaultkeeper.testing.mysql import MysqlServer as Simulator
 
 Start = Callable[..., MysqlServer]
@@ -132,6 +133,40 @@ def test_going_back_is_said_as_a_hash_that_password_history_does_not_judge(serve
     assert refused.why is No.VALUE
 
 
+FORM = sha2(b"by its form")
+ANSWERS = [
+    ([], "IDENTIFIED BY '' RETAIN CURRENT PASSWORD", 3895),
+    (["IDENTIFIED BY ''"], "IDENTIFIED BY 'new' RETAIN CURRENT PASSWORD", 3878),
+    ([], "IDENTIFIED WITH caching_sha2_password AS 'senseless'", 1827),
+    ([], "IDENTIFIED WITH nothing_like_that BY 'new'", 1524),
+    ([], "IDENTIFIED BY 'new', 'nobody'@'%' IDENTIFIED BY 'new'", 1396),
+    ([], "IDENTIFIED BY 'new' RETAIN CURRENT PASSWORDS", 1064),
+    (["PASSWORD HISTORY 3", "IDENTIFIED BY 'new'"], "IDENTIFIED BY 'new' RETAIN CURRENT PASSWORD", 3638),
+    ([], f"IDENTIFIED WITH caching_sha2_password AS '{FORM}' RETAIN CURRENT PASSWORD", 0),  # as replicas are told it
+    (["DISCARD OLD PASSWORD"], "DISCARD OLD PASSWORD", 0),
+]
+"""What MySQL 9.7.4 answered: ALTER USER before, the one that is judged, its error."""
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "error"), ANSWERS, ids=[f"{said[:36]} {error}" for _, said, error in ANSWERS]
+)
+def test_a_change_is_answered_as_a_real_server_did(
+    server: MysqlServer, before: list[str], said: str, error: int
+) -> None:
+    account = server.account()
+    for one in before:
+        server.execute(f"ALTER USER '{account.username}'@'%' {one}")
+    try:
+        server.execute(f"ALTER USER '{account.username}'@'%' {said}")
+        answered = 0
+    except pymysql.MySQLError as failed:
+        answered = failed.args[0]
+    assert answered == error
+    if FORM in said:
+        assert [server.login(account.username, one) for one in (account.password, "by its form")] == [True, True]
+
+
 def test_a_value_that_the_servers_rules_refuse_is_told_as_that(simulated: Start) -> None:
     server = simulated()
     hooks = Hooks(server.account())
@@ -142,7 +177,10 @@ def test_a_value_that_the_servers_rules_refuse_is_told_as_that(simulated: Start)
 
 
 def test_an_account_of_the_older_method_is_changed_too(simulated: Start) -> None:
-    server = simulated("8.0.40")  # 8.4 does not load it by itself
+    newer = simulated("8.4.3")
+    with pytest.raises(pymysql.MySQLError, match="'mysql_native_password' is not loaded"):
+        newer.execute("CREATE USER 'native'@'%' IDENTIFIED WITH mysql_native_password BY 'old one'")
+    server = simulated("8.0.40")
     name = f"native_{server.account().username}"
     server._made.append((name, "%"))
     server.execute(f"CREATE USER '{name}'@'%' IDENTIFIED WITH mysql_native_password BY 'old one'")
@@ -243,6 +281,18 @@ def test_a_login_comes_by_tls_a_socket_or_the_servers_own_key(simulated: Start, 
     assert hooks.logins(hooks.version(3, "wrong", hooks.account.username), hooks.new) == [R, A]
 
 
+def test_a_password_too_long_to_be_encrypted_without_tls_is_told_as_that(simulated: Start) -> None:
+    """213 bytes and their end are what RSA of 2048 bits takes, at a real server too."""
+    server = simulated()
+    fits, too_long = (Hooks(server.account(password="x" * size)) for size in (213, 214))
+    assert MysqlTarget.capabilities.max_bytes == 213
+    assert fits.logins(fits.old) == [A]
+    with pytest.raises(LoginFailed, match="longer than what is encrypted without TLS"):
+        too_long.logins(too_long.old)
+    by_socket = Hooks(too_long.account, {"host": str(of(server).socket_path)})
+    assert by_socket.logins(by_socket.old) == [A]
+
+
 def test_a_server_without_tls_is_not_talked_to_readable(simulated: Start) -> None:
     server = simulated()
     hooks = Hooks(server.account(), {"host": "localhost", "tls": {"ca": "/etc/ssl/certs/ca-certificates.crt"}})
@@ -321,6 +371,31 @@ def test_an_account_changes_itself_with_two_privileges_side_by_side_and_without_
     assert (hooks.introduce(), hooks.retire(), hooks.logins()) == (Done(), Done(), [R, A])
 
 
+def test_an_account_that_must_say_its_current_password_is_told_how_not_to(server: MysqlServer) -> None:
+    hooks = Hooks(server.account(), {"admin": "self"})
+    account = f"'{hooks.account.username}'@'%'"
+    server.execute(f"ALTER USER {account} PASSWORD REQUIRE CURRENT")
+    refused = hooks.retire()
+    assert isinstance(refused, Refused)
+    assert (refused.why, "PASSWORD REQUIRE CURRENT OPTIONAL" in refused.detail) == (No.UNSUPPORTED, True)
+    by_admin = Hooks(hooks.account)
+    assert (by_admin.introduce(), by_admin.logins()) == (Done(), [A, A])
+    server.execute(f"ALTER USER {account} PASSWORD REQUIRE CURRENT OPTIONAL")
+    by_admin.set([by_admin.old], [by_admin.new])
+    assert (hooks.retire(), hooks.logins()) == (Done(), [R, A])
+
+
+def test_a_read_only_server_is_refused_though_connection_admin_could_change_it(simulated: Start) -> None:
+    server = simulated()
+    _, mortal = rotator(server, "CREATE USER, PROCESS ON *.*", "SELECT ON mysql.user")
+    hooks, other = Hooks(server.account()), Hooks(server.account(), {"admin": mortal})
+    of(server).state.globals["read_only"] = 1
+    for one in (hooks, other):
+        assert [finding.next for finding in one.findings("refuse")] == ["name the primary in `host`"]
+    assert hooks.introduce() == Done()
+    assert isinstance(other.introduce(), Refused)
+
+
 def test_a_wrong_password_of_the_admin_is_told_as_that(server: MysqlServer) -> None:
     hooks = Hooks(server.account(), {"admin": admin(server.rotator, "wrong")})
     assert f"rejected the password of {server.rotator}" in hooks.findings("refuse")[0].text
@@ -365,8 +440,12 @@ def test_locked_expired_and_blocked_accounts_are_told_apart_from_a_wrong_passwor
     server.execute(f"ALTER USER {account} FAILED_LOGIN_ATTEMPTS 2 PASSWORD_LOCK_TIME 1")
     wrong = hooks.version(3, "wrong", hooks.account.username)
     assert hooks.logins(wrong, wrong, hooks.old) == [R, Login.THROTTLED, Login.THROTTLED]
+    server.execute(f"ALTER USER {account} IDENTIFIED BY '{value(hooks.new)}'")
+    assert hooks.logins(hooks.new) == [Login.THROTTLED]  # a new password ends no lock-out
+    server.execute(f"ALTER USER {account} FAILED_LOGIN_ATTEMPTS 2")
+    assert hooks.logins(hooks.new, wrong, wrong) == [A, R, Login.THROTTLED]
     server.execute(f"ALTER USER {account} ACCOUNT UNLOCK")
-    assert hooks.logins(hooks.old) == [A]
+    assert hooks.logins(hooks.new) == [A]
 
 
 def test_sessions_are_seen_with_process_and_ended_with_connection_admin(server: MysqlServer) -> None:

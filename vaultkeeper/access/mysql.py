@@ -22,6 +22,9 @@ from vaultkeeper.errors import BackendError
 
 Row = tuple[Any, ...]
 
+LONGEST_ENCRYPTED = 213
+"""Bytes of a password that a client can say without TLS: RSA of 2048 bits takes them and a NUL."""
+
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _OF_MARIADB = "5.5.5-"  # before its version, in every handshake up to 10.x, for the sake of old replicas
 _BROKEN = (OSError, EOFError, struct.error, IndexError, ValueError, RuntimeError)
@@ -165,7 +168,14 @@ def connect(
     except StatementFailed as error:
         connection.close()
         raise _denied(error.number, address, username, is_mariadb=_is_mariadb(connection)) from None
-    except (*_BROKEN, ReplyLost):
+    except (*_BROKEN, ReplyLost) as error:
+        if isinstance(error, ValueError) and len(secret) > LONGEST_ENCRYPTED and not (address.tls or address.is_socket):
+            raise LoginFailed(
+                Denial.CONFIGURATION,
+                f"the server at {address} cannot be used by {username}",
+                why="its password is longer than what is encrypted without TLS",
+                next="say tls: {ca: PATH}, or a Unix socket as the host",
+            ) from None
         raise LoginFailed(Denial.UNREACHABLE, f"the server at {address} cannot be reached") from None
 
 

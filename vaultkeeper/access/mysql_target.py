@@ -23,6 +23,7 @@ CONTROL_CHARACTERS = frozenset(map(chr, [*range(32), 127]))  # option files of c
 MAX_BYTES = 255  # caching_sha2_password takes 256 with its end: sql/auth/sha2_password_common.h
 _ALONE_S = 5
 _UNFIT = {1819, 3638}  # validate_password, password_history
+_SAYS_CURRENT, _NEED_NOT = 3892, "PASSWORD REQUIRE CURRENT OPTIONAL"
 _PASSING = {1040, 1205, 1206, 1213, 1637, 1969, 3024}  # full, or waited too long for a lock
 
 
@@ -264,6 +265,8 @@ def refusal(error: StatementFailed, what: str) -> Refused:
         return Refused(No.CONFLICT, f"somebody else is changing {what} (error {error.number})")
     if error.number in _UNFIT:
         return Refused(No.VALUE, f"the server's rules for passwords refuse this one for {what} (error {error.number})")
+    if error.number == _SAYS_CURRENT:
+        return Refused(No.UNSUPPORTED, f"{what} must say its current password: ALTER USER … {_NEED_NOT}")
     return Refused(
         No.UNSUPPORTED, f"the server refused to change {what} (error {error.number}); vaultkeeper check may say why"
     )

@@ -27,7 +27,7 @@ from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access import mysql_people as people
 from vaultkeeper.access import mysql_slots as slots
 from vaultkeeper.access import mysql_target as shared
-from vaultkeeper.access.mysql import Session, StatementFailed
+from vaultkeeper.access.mysql import LONGEST_ENCRYPTED, Session, StatementFailed
 from vaultkeeper.access.mysql_people import Account
 from vaultkeeper.access.mysql_settings import AccountSettings
 from vaultkeeper.access.mysql_slots import Credential, Move, Stored
@@ -66,7 +66,7 @@ class MysqlTarget(shared.Accounts):
         max_accepted=2,
         tells_lockouts=True,
         forbidden=shared.CONTROL_CHARACTERS,
-        max_bytes=shared.MAX_BYTES,
+        max_bytes=LONGEST_ENCRYPTED,  # with TLS it would be 255; some consumer may have none
     )
 
     @classmethod

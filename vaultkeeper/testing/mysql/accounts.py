@@ -11,7 +11,9 @@ from vaultkeeper.testing.mysql.state import Account, Connection, SqlError, State
 from vaultkeeper.testing.mysql.words import Words, syntax_error
 
 DUAL_SINCE = (8, 0, 14)  # 8.2.15: "Dual Password Support"
+NATIVE_UNTIL = (8, 4)  # loaded by itself (8.4.1.1)
 _LOCK = {"LOCK": True, "UNLOCK": False}
+_RESETTING = {("FAILED_LOGIN_ATTEMPTS",), ("PASSWORD_LOCK_TIME",)}
 
 
 def denied(privilege: str) -> SqlError:
@@ -82,6 +84,8 @@ class AccountStatements:
                 raise syntax_error()  # user_func_auth_option knows BY and DISCARD only
             if own and (change.retain or change.discard) and not me.account.may("CREATE USER"):
                 self._needs(me, "APPLICATION_PASSWORD_ADMIN")
+            if own and account.says_current and change.by is not None and not me.account.may("CREATE USER"):
+                raise SqlError(3892, "HY000", "Current password needs to be specified in the REPLACE clause")
             self._apply(account, change, me)
             changed.append(account)
 
@@ -133,13 +137,12 @@ class AccountStatements:
         if words.skip("WITH"):
             change.plugin = words.take("word", "text", "name")
             if words.skip("AS"):
-                change.form = words.literal()
-                return change  # 15.7.1.1 has no RETAIN here
-        if words.skip("BY"):
+                change.form = words.literal()  # with RETAIN too, which 15.7.1.1 does not say and replicas are told
+        if change.form is None and words.skip("BY"):
             change.by = words.literal()
-            if words.skip("RETAIN", "CURRENT", "PASSWORD"):
-                self._dual()
-                change.retain = True
+        if (change.by, change.form) != (None, None) and words.skip("RETAIN", "CURRENT", "PASSWORD"):
+            self._dual()
+            change.retain = True
         return change
 
     def _dual(self) -> None:
@@ -158,12 +161,14 @@ class AccountStatements:
             account.plugin = change.plugin or account.plugin
             return
         plugin = change.plugin or account.plugin
-        if plugin not in {SHA2, NATIVE}:
+        if plugin not in ({SHA2} if self._state.number >= NATIVE_UNTIL else {SHA2, NATIVE}):
             raise SqlError(1524, "HY000", f"Plugin '{plugin}' is not loaded")
         if change.retain and plugin != account.plugin:
             raise SqlError(3894, "HY000", "Current password can not be retained while changing authentication plugin")
         if change.retain and not account.primary:
             raise SqlError(3878, "HY000", "Empty password can not be retained as second password")
+        if change.retain and not (change.by or change.form):
+            raise SqlError(3895, "HY000", "Current password can not be retained because new password is empty.")
         form = self._form(account, plugin, change)
         if plugin != account.plugin:
             account.secondary = ""
@@ -174,7 +179,6 @@ class AccountStatements:
         account.plugin, account.primary, account.expired = plugin, form, False
         account.cached = {}  # 8.4.1.2: a changed password leaves the cache
         account.past.insert(0, form)
-        account.failures = 0  # 8.2.15: ALTER USER resets the counter
 
     def _form(self, account: Account, plugin: str, change: Change) -> str:
         """Rules judge passwords, not stored forms (8.2.15 "Password Reuse Policy", 8.4.3)."""
@@ -207,18 +211,24 @@ class AccountStatements:
                 for account in accounts:
                     account.expired = not never
                 continue
+            if words.skip("PASSWORD", "REQUIRE", "CURRENT"):
+                says_current = not words.skip("OPTIONAL")
+                for account in accounts:
+                    account.says_current = says_current
+                continue
             key = next((key for key in readers if words.skip(*key)), None)
             if key is None:
                 raise syntax_error()
             said = words.take("word", "number").upper()
             for account in accounts:
                 readers[key](account, said)
-                if key == ("ACCOUNT",) and said == "UNLOCK":
-                    account.failures = 0
+                if key in _RESETTING or (key == ("ACCOUNT",) and said == "UNLOCK"):
+                    account.failures = 0  # 8.2.15, "Failed-Login Tracking"; a new password alone does not
 
     def _needs(self, me: Connection, privilege: str) -> None:
         if not me.account.may(privilege):
             raise denied(privilege)
-        if self._state.globals["read_only"] and not me.account.may("ALL PRIVILEGES"):
+        writes = me.account.may("ALL PRIVILEGES") or me.account.may("CONNECTION_ADMIN")
+        if self._state.globals["read_only"] and not writes:
             text = "The MySQL server is running with the --read-only option so it cannot execute this statement"
             raise SqlError(1290, "HY000", text)

@@ -36,6 +36,7 @@ class Account:
     ssl_type: str = ""
     most_failures: int = 0  #: FAILED_LOGIN_ATTEMPTS
     failures: int = 0
+    says_current: bool = False  #: PASSWORD REQUIRE CURRENT
     history: int | None = None  #: PASSWORD HISTORY; None: `password_history`
     past: list[str] = field(default_factory=list)  #: mysql.password_history, newest first
     grants: set[tuple[str, str]] = field(default_factory=set)  #: (level, privilege)

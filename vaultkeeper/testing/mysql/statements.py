@@ -104,7 +104,7 @@ class Statements:
             [
                 one.name, one.host, one.plugin, one.primary, int(one.locked), int(one.expired), one.ssl_type,
                 (one.secondary or None) if attributes else None,
-                (one.most_failures or None) if attributes else None,
+                (str(one.most_failures) if one.most_failures else None) if attributes else None,
             ]
             for one in self._state.accounts
             if one.name in names
