@@ -1,6 +1,6 @@
 """`mysql`: two slots, what stands in the way of them, and what is said readable. On the simulator, or a real server.
 
-What needs a version, TLS or the general log always runs on the simulator.
+What needs a version, TLS, or a setting of the whole server always runs on the simulator.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """MySQL: the simulator of vaultkeeper.testing, because none can be installed here, or a real one where it is named.
 
 ``VAULTKEEPER_TEST_MYSQL_URL=mysql://root:PASSWORD@HOST:PORT`` names it: an account that may do everything, over TCP
-without TLS. What tests make there has names of its own and is dropped at the end.
+without TLS. What tests make there has names of its own and is dropped at the end. They turn its general log on and off,
+so say `-n0`.
 """
 
 from __future__ import annotations

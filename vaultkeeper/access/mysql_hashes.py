@@ -57,7 +57,7 @@ def _sha1(data: bytes) -> bytes:
 
 
 def sha2(password: bytes) -> str:
-    """A new stored form with a random salt and the server's default of 5000 rounds."""
+    """A new stored form with a random salt and 8.x's default of 5000 rounds, which every server takes."""
     salt = "".join(secrets.choice(_SALT) for _ in range(20))
     return f"$A$005${salt}{_crypt(password, salt.encode(), 5000)}"
 

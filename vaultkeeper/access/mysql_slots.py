@@ -5,7 +5,8 @@ twice loses the old password. Without it a new primary leaves the second slot al
 https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords and alter-user.html
 
 The second slot stands in `User_attributes ->> '$.additional_password'` of mysql.user. Of the ways to say a password the
-manual's grammar gives RETAIN to `IDENTIFIED BY` alone, which is readable; all others are said as hashes.
+manual's grammar gives RETAIN to `IDENTIFIED BY` alone, which is readable; all others are said as hashes. (9.7.4 takes
+RETAIN behind a hash too, and tells its replicas so.)
 """
 
 from __future__ import annotations

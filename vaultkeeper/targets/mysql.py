@@ -1,5 +1,7 @@
 """MySQL accounts, version 8.0.14 and newer: two slots for passwords, or two users that take turns (from 8.0.0 on).
 
+Written after the manual of 8.4, tried on 9.7.4; the tests of every run use the simulator in `vaultkeeper.testing`.
+
 A new password is said by `IDENTIFIED BY … RETAIN CURRENT PASSWORD`, over TLS or on this machine only: the manual's
 grammar has no hash there. The server rewrites it in its logs, unless `log_raw` is on. Retiring is DISCARD OLD
 PASSWORD; going back, and all of alternating users, is said as hashes, which `password_history` does not judge.
