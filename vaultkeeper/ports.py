@@ -143,7 +143,7 @@ class Target(Protocol):
         """By verifier or listing, without logging in. Basis LOGIN or NONE: `answers` empty, the engine asks `test`."""
 
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
-        """(account, address): what a failed login is charged to."""
+        """(account, address): what a failed login is charged to. Of a version's fields it takes `username` at most."""
 
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
         """A login that must fail without hurting the account. None: the engine uses a random value."""

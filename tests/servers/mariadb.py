@@ -81,11 +81,14 @@ def _template() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="vk-mariadb-template-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder.chmod(0o711)
-    data = folder / "data"
-    data.mkdir()
-    _given(data)
+    data, own = folder / "data", folder / "tmp"
+    for made in (data, own):
+        made.mkdir()
+        _given(made)
     options = folder / "options.cnf"
-    options.write_text("[mysqld]\n" + "\n".join(f"{k}={v}" for k, v in SMALL.items() if k.startswith("innodb")))
+    small = {k: v for k, v in SMALL.items() if k.startswith("innodb")}
+    small["tmpdir"] = str(own)  # a server that starts sweeps away temporary tables of others in one folder
+    options.write_text("[mysqld]\n" + "\n".join(f"{k}={v}" for k, v in small.items()))
     argv = ["mariadb-install-db", f"--defaults-file={options}", f"--datadir={data}", "--skip-test-db"]
     done = subprocess.run(
         [*argv, "--auth-root-authentication-method=normal", "--skip-name-resolve"],

@@ -1,24 +1,29 @@
-"""What only shows when all secrets are known: two in one slot, cycles, names of secrets that do not exist."""
+"""What only shows when all secrets are known: two in one slot or for one account, cycles, names that do not exist."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NoReturn
 
 from vaultkeeper.errors import BackendError, VaultkeeperError
 from vaultkeeper.model.outcome import Unknown
-from vaultkeeper.model.policy import DestinationSpec, Place, RotationPolicy
+from vaultkeeper.model.policy import DestinationSpec, Place, RotationPolicy, TargetSpec
+from vaultkeeper.model.secret import Binding, SecretBytes, SecretVersion, Strategy
 from vaultkeeper.policyfile.findings import did_you_mean
 from vaultkeeper.policyfile.secret import Secret
 from vaultkeeper.policyfile.settings import Mention, Reading
 from vaultkeeper.ports import Deadline, DeliveryContext, Spot
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def judge(settled: Sequence[tuple[Secret, RotationPolicy]], names: Collection[str], reading: Reading) -> None:
     """`names`: of all secrets in the files, those with errors too."""
     _slots(settled, reading)
+    _accounts(settled, reading)
     _depends_on(settled, names)
     _cycles(settled)
     _mentions(reading.mentions, names, reading)
@@ -95,6 +100,61 @@ def _spots(delivery: _Delivery, reading: Reading) -> Sequence[Spot]:
         return () if isinstance(found, Unknown) else found
     reading.findings.add(delivery.place, delivery.path, text)
     return ()
+
+
+def _accounts(settled: Iterable[tuple[Secret, RotationPolicy]], reading: Reading) -> None:
+    """Among enabled secrets: who takes an account's one value away cuts off whoever was given it by another secret.
+
+    Side by side (`overlap`) both stay.
+    """
+    named: dict[tuple[str, str], list[tuple[Secret, TargetSpec, str]]] = {}
+    for secret, policy in settled:
+        spec = policy.target
+        if not policy.enabled or spec is None:
+            continue
+        users = spec.settings.get("users") or [spec.settings.get("user")]
+        for user in users if isinstance(users, list | tuple) else ():
+            if isinstance(user, str):
+                named.setdefault((spec.kind, user.casefold()), []).append((secret, spec, user))
+    for alike in named.values():
+        if len(alike) > 1:  # only these are worth opening a target for
+            _cut_each_other_off(alike, reading)
+
+
+def _cut_each_other_off(alike: Sequence[tuple[Secret, TargetSpec, str]], reading: Reading) -> None:
+    """`alike`: one kind and one name, perhaps at different systems."""
+    at: dict[tuple[str, str], list[tuple[Secret, TargetSpec]]] = {}
+    for secret, spec, user in alike:
+        key, earlier = _login_key(spec, user, reading), list[tuple[Secret, TargetSpec]]()
+        if key is not None:
+            earlier = at.setdefault(key, [])
+        for other, there in earlier:
+            side_by_side = spec.strategy is there.strategy is Strategy.OVERLAP
+            if not side_by_side and not _from_elsewhere(spec, there):
+                where = other.raw.where("target")
+                text = f"two secrets for one account: {user} is changed by {other.name} already ({where})"
+                secret.fault("target", f"{text}, and each would cut the other's consumers off")
+                break
+        earlier.append((secret, spec))
+
+
+def _from_elsewhere(one: TargetSpec, other: TargetSpec) -> bool:
+    """At MySQL an account is a name and where it comes from."""
+    here, there = one.settings.get("hosts"), other.settings.get("hosts")
+    if not isinstance(here, list | tuple) or not isinstance(there, list | tuple):
+        return False
+    return not set(here) & set(there)
+
+
+def _login_key(spec: TargetSpec, user: str, reading: Reading) -> tuple[str, str] | None:
+    """None: the kind cannot say it from the settings alone."""
+    try:
+        kind = reading.kinds.target_class(spec.kind)
+        made_for = Binding(spec.strategy, spec.kind, spec.settings, kind.codec)
+        anything = SecretVersion("", 0, "", {"username": SecretBytes(user.encode())}, made_for, EPOCH)
+        return kind.open(spec.settings, kind.codec).login_key(anything)
+    except Exception:  # noqa: BLE001 - a kind may raise whatever it likes; what it is about is told elsewhere
+        return None
 
 
 def _depends_on(settled: Iterable[tuple[Secret, RotationPolicy]], names: Collection[str]) -> None:

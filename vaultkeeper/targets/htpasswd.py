@@ -105,7 +105,7 @@ class HtpasswdTarget:
 
     def login_key(self, version: SecretVersion) -> tuple[str, str]:
         address = probe.address_of(self.settings.probe)
-        return f"htpasswd:{self.settings.path or address}:{_account_of(version).name}", address
+        return f"htpasswd:{self.settings.path or address}:{version.fields['username'].text()}", address
 
     def decoy(self, version: SecretVersion) -> SecretVersion | None:
         return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from vaultkeeper.errors import ConfigurationInvalid, PolicyInvalid
 from vaultkeeper.model.outcome import Basis, Proof
 from vaultkeeper.model.policy import DestinationSpec
-from vaultkeeper.model.secret import GroupKey, Slot, Strategy
+from vaultkeeper.model.secret import GroupKey, SecretVersion, Slot, Strategy
 from vaultkeeper.ports import Capabilities, Spot
 
 
@@ -37,6 +37,7 @@ class DatabaseSettings(Shape):
     port: int = 5432
     user: str | None = None
     users: tuple[str, str] | None = Field(default=None, strict=False)
+    hosts: tuple[str, ...] | None = Field(default=None, strict=False)
     admin: Admin | Literal["self"] | None = None
     ca: FilePath | None = None
     cert: FilePath | None = None
@@ -44,12 +45,24 @@ class DatabaseSettings(Shape):
 
 class Database:
     kind = "database"
+    codec = 1
     Settings = DatabaseSettings
     capabilities = Capabilities(
         strategies=frozenset({Strategy.SINGLE, Strategy.ALTERNATING_USERS, Strategy.OVERLAP}),
         observes=frozenset({Basis.VERIFIER}),
         forbidden=frozenset("%"),
     )
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        self.settings = settings
+
+    @classmethod
+    def open(cls, settings: Mapping[str, object], codec: int) -> Self:
+        assert codec == cls.codec
+        return cls(settings)
+
+    def login_key(self, version: SecretVersion) -> tuple[str, str]:
+        return version.fields["username"].text(), f"{self.settings['host']}:{self.settings.get('port', 5432)}"
 
 
 class ListSettings(Shape):

@@ -118,6 +118,41 @@ def test_two_secrets_in_one_slot_are_refused_at_the_second(folder: Folder) -> No
     assert told.endswith("is written by a already (a.yaml:2:33)")
 
 
+ACCOUNT = "{generator: {kind: password}, destinations: [], target: {kind: database, host: h, %s}}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "whose"),
+    [
+        ("strategy: single, user: u", "strategy: single, user: u", "u"),
+        ("strategy: alternating_users, users: [u, v]", "strategy: alternating_users, users: [w, v]", "v"),
+        ("strategy: overlap, user: u", "strategy: single, user: u", "u"),
+        ("strategy: single, user: u, hosts: ['%', x]", "strategy: single, user: u, hosts: [x]", "u"),
+    ],
+)
+def test_two_secrets_for_one_account_are_refused_at_the_second(
+    folder: Folder, one: str, other: str, whose: str
+) -> None:
+    (told,) = folder.errors(f"secrets:\n  a: {ACCOUNT % one}\n  b: {ACCOUNT % other}\n")
+    assert " b.target: two secrets for one account: " in told
+    assert f": {whose} is changed by a already (" in told
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("strategy: overlap, user: u", "strategy: overlap, user: u"),  # their values stand side by side
+        ("strategy: single, user: u", "strategy: single, user: v"),
+        ("strategy: single, user: u", "strategy: single, user: u, port: 1"),
+        ("strategy: single, user: u, hosts: ['%']", "strategy: single, user: u, hosts: [x]"),
+    ],
+)
+def test_accounts_that_are_not_the_same_or_take_many_values_are_nobodys_business(
+    folder: Folder, one: str, other: str
+) -> None:
+    folder.load(f"secrets:\n  a: {ACCOUNT % one}\n  b: {ACCOUNT % other}\n")
+
+
 def test_two_kinds_in_one_file_are_refused(folder: Folder) -> None:
     (told,) = folder.errors(
         "secrets:\n"
