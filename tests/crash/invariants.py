@@ -44,6 +44,7 @@ class Judge:
         self.harm: dict[str, set[str]] = defaultdict(set)
         self.ids: set[tuple[str, str]] = set()
         self.values: set[bytes] = set()
+        self.orphans: set[bytes] = set()
         self.sealed: dict[tuple[str, str], bytes] = {}
         self.fields: dict[tuple[str, str], tuple[str | None, bytes]] = {}
         self.to_versions: dict[str, int] = {}
@@ -199,17 +200,19 @@ class Judge:
                 self._served(name, policy, hook)
 
     def _unstored_tokens(self) -> set[bytes]:
-        """A minted value exists at its system before it can be stored; nobody else may have it."""
-        found: set[bytes] = set()
+        """A minted value exists at its system before it can be stored; nobody else may have it.
+
+        An orphan that was collected may come back with a backup of that system.
+        """
         for state in self.world.state.values():
             for token in state.get("tokens", {}).values():
                 for secret, id_ in self.ids:
                     if id_ == token["name"] and (secret, id_) not in self.sealed:
-                        found.add(token["value"])
-        if not found:
-            return found
+                        self.orphans.add(token["value"])
+        if not self.orphans:
+            return self.orphans
         carried = repr({name: s for name, s in self.world.state.items() if "tokens" not in s}).encode()
-        return found - set(VALUE.findall(carried))
+        return self.orphans - set(VALUE.findall(carried))
 
     def _reachable(self, name: str) -> None:
         current = self.record(name, self.labels.get(name, {}).get(StagingLabel.CURRENT))
