@@ -28,7 +28,7 @@ from vaultkeeper.model.secret import (
 )
 from vaultkeeper.ports import Change, Item, Releases
 
-LOOKED_BACK = 5  # rotations; each supersedes at most the one before it
+LOOKED_BACK = 5  # rotations, this one too; each supersedes at most the one before it
 
 
 def prepare(work: Work) -> Change:
@@ -135,13 +135,16 @@ def _came_later(work: Work, version: SecretVersion) -> list[Placed] | Drifted | 
 
 def _left_behind(work: Work) -> list[SecretVersion]:
     """Of rotations that something else took the place of before they released: those accepted still, where a target
-    says so, and where none does those that the journal names.
+    says so, and where none does those that the journal names. And of an emergency that waited for no release.
     """
+    before = work.parts.store.rotations(work.rotation.secret, limit=LOOKED_BACK)
+    left = {r.from_version for r in before if r.options.cut}
     if any(phase.step in {Step.RETIRE, Step.PROVE} for phase in work.rotation.phases):
-        return work.leftovers()
-    before = [r for r in work.parts.store.rotations(work.rotation.secret, limit=LOOKED_BACK) if r.superseded]
-    ends = {number for r in before for number in (r.from_version, r.to_version) if number is not None}
-    return [work.book.version(n) for n in sorted(ends - {work.rotation.from_version, work.rotation.to_version})]
+        left |= {version.number for version in work.leftovers()}
+    else:
+        left |= {number for r in before if r.superseded for number in (r.from_version, r.to_version)}
+    left -= {work.rotation.from_version, work.rotation.to_version}
+    return [work.book.version(number) for number in sorted(n for n in left if n is not None)]
 
 
 def _release_group(

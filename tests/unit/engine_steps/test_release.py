@@ -191,6 +191,18 @@ def test_cut_from_the_beginning_releases_what_it_can_and_goes_on(
     assert open_ways == ["a"]
 
 
+@pytest.mark.parametrize("strategy", ["overlap", "alternating"])
+def test_the_next_rotation_collects_what_a_cut_left_of_the_leaked_value(strategy: str) -> None:
+    bench = Bench(f"leak-left-{strategy}")
+    bench.use(getattr(bench.make, strategy)("s", bench.make.service("app", {"": "{password}"})))
+    bench.done()
+    bench.faults.script = [Fault("app.release", Goes.REFUSED)]
+    bench.done("s", purpose=Purpose.EMERGENCY, cut=True)
+    assert left(bench)[0] == {bench.record("s", 1).id, bench.record("s", 2).id}
+    bench.done("s")
+    assert left(bench) == ({bench.record("s", 3).id}, {})
+
+
 def test_a_consumer_put_back_to_a_leaked_value_is_named_with_what_puts_it_right() -> None:
     bench = Bench("leak-drift")
     bench.use(bench.make.overlap("s", bench.make.service("app", {"": "{password}"})))
