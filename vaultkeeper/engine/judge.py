@@ -22,7 +22,7 @@ from vaultkeeper.engine.moves import (
     wait_unknown,
     waited,
 )
-from vaultkeeper.engine.plan import accepting_again, dies_for_good, keeps_old
+from vaultkeeper.engine.plan import accepting_again, by_hand, dies_for_good, keeps_old
 from vaultkeeper.model.outcome import (
     Confirmation,
     Confirmed,
@@ -253,7 +253,8 @@ def judge_result(rotation: Rotation, result: Result, now: datetime, facts: Facts
         case Done():
             return advance(rotation, now, facts if facts is not None else _set_again(rotation))
         case NotYet():
-            reason = Waiting.INPUT if _at_step(rotation, Step.CREATE) else Waiting.DEPENDENCY
+            from_a_person = _at_step(rotation, Step.CREATE) and by_hand(rotation.policy)
+            reason = Waiting.INPUT if from_a_person else Waiting.DEPENDENCY
             return wait(rotation, reason, now + result.after, tuple(result.waiting_for), result.reason)
         case Unknown():
             return wait_unknown(rotation, result, now)

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
-from vaultkeeper.engine.groups import attempted
+from vaultkeeper.engine.groups import attempted, specs
 from vaultkeeper.engine.parts import Event, Parts, open_target, power, present_binding
 from vaultkeeper.engine.verdict import closes_the_gap, described
 from vaultkeeper.errors import AuditUnwritable, ConfigurationInvalid
@@ -198,7 +198,7 @@ class Work:
     def _shared(self) -> Iterator[object]:
         """What rotations side by side use too. A kind that is not installed any more holds nothing open."""
         policy, backends = self.rotation.policy, self.parts.backends
-        for kind in {spec.kind for spec in policy.destinations}:
+        for kind in {spec.kind for _, spec, _ in specs(policy)}:
             with suppress(ConfigurationInvalid):
                 yield backends.destination(kind)
         if policy.generator is not None:

@@ -78,9 +78,15 @@ def test_running_not_yet_waits_in_the_same_phase() -> None:
     assert (after.not_before, after.waiting_for, after.detail) == (NOW + timedelta(minutes=5), ("restic",), "locked")
 
 
-def test_running_not_yet_at_create_waits_for_a_persons_input() -> None:
-    after = moved(judge.judge_result(standing(Step.CREATE), NotYet("give it", timedelta(hours=1)), NOW))
-    assert (after.state, after.waiting) == (State.WAITING, Waiting.INPUT)
+@pytest.mark.parametrize(
+    ("strategy", "reason"), [(Strategy.MANUAL, Waiting.INPUT), (Strategy.OVERLAP, Waiting.DEPENDENCY)]
+)
+def test_running_not_yet_at_create_waits_for_a_person_only_where_one_makes_the_value(
+    strategy: Strategy, reason: Waiting
+) -> None:
+    creating = standing(Step.CREATE, strategy)
+    after = moved(judge.judge_result(creating, NotYet("not yet", timedelta(hours=1)), NOW))
+    assert (after.state, after.waiting) == (State.WAITING, reason)
 
 
 @pytest.mark.parametrize(("reason", "waiting"), [("UNREACHABLE", "UNREACHABLE"), ("THROTTLED", "THROTTLED")])

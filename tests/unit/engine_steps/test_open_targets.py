@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from tests.unit.engine_steps.bench import Bench, SimBackends
-from vaultkeeper.ports import Target
+from vaultkeeper.model.secret import Strategy
+from vaultkeeper.ports import Destination, Target
 from vaultkeeper.testing.faults import Fault, Goes
 from vaultkeeper.testing.simulators import TARGETS
 
@@ -70,6 +72,26 @@ def test_nothing_stays_open_where_the_journal_cannot_be_written(monkeypatch: pyt
     assert report.error is not None
     assert opened.ever == 1
     assert opened.now == []
+
+
+def test_every_kind_of_destination_lets_go_the_checkers_own_and_the_persisting_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench("kinds")
+    via = bench.make.via("one", Strategy.OVERLAP, "sim_service", bench.make.file("f"))
+    assert via.target is not None
+    persisting = bench.make.to("sim_clients", "c", {"": "{password}"})
+    bench.use(replace(via, target=replace(via.target, persisted_by=persisting), grace_period=timedelta(0)))
+    closed, destination = set[str](), SimBackends.destination
+
+    def closing(self: SimBackends, kind: str) -> Destination:
+        opened = destination(self, kind)
+        opened.close = lambda: closed.add(kind)  # type: ignore[attr-defined]
+        return opened
+
+    monkeypatch.setattr(SimBackends, "destination", closing)
+    bench.rotate("one", wait=timedelta(0))
+    assert closed == {"sim_file", "sim_service", "sim_clients"}
 
 
 def test_a_target_that_fails_to_close_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
