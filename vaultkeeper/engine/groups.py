@@ -185,15 +185,11 @@ def receipt_binding(rotation_id: str, place: Placed) -> str:
     return f"receipt:{rotation_id}:{place.group}:{place.slot}"
 
 
-def seal_receipt(rotation: Rotation, place: Placed, receipt: Receipt, parts: Parts) -> SealedReceipt:
+def seal_receipt(rotation: Rotation, place: Placed, receipt: Receipt, book: Book) -> SealedReceipt:
     """A saved file holds other secrets too, so it is journalled sealed."""
     if receipt.sealed is None:
         return SealedReceipt(receipt.public, None)
-    parts.redactor.learn({"receipt": receipt.sealed})
-    binding = receipt_binding(rotation.id, place)
-    return SealedReceipt(
-        receipt.public, parts.envelope.seal({"receipt": receipt.sealed}, secret=rotation.secret, bound_to=binding)
-    )
+    return SealedReceipt(receipt.public, book.seal_receipt(receipt.sealed, receipt_binding(rotation.id, place)))
 
 
 def group_destination(holders: Sequence[Holder], group: GroupKey, parts: Parts) -> Destination:

@@ -513,12 +513,14 @@ def _judge_not_yet(
 
 
 def _settle(rotation: Rotation, group: GroupKey, groups: frozenset[GroupKey], now: datetime) -> Change:
-    settled = rotation.settled | {group}
+    settled = {*rotation.settled, group}
     if groups <= settled:
         return advance(rotation, now)
-    return Change(replace(rotation, settled=settled, state=State.RUNNING, waiting=None, not_before=None))
+    return Change(replace(rotation, settled=tuple(sorted(settled)), state=State.RUNNING, waiting=None, not_before=None))
 
 
 def confirm_again(rotation: Rotation, groups: frozenset[GroupKey]) -> Rotation:
     """A neighbour went back and its groups are delivered anew: what was confirmed of them counts no more."""
-    return replace(rotation, settled=rotation.settled - groups) if _at_step(rotation, Step.CONFIRM) else rotation
+    if not _at_step(rotation, Step.CONFIRM):
+        return rotation
+    return replace(rotation, settled=tuple(group for group in rotation.settled if group not in groups))

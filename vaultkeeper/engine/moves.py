@@ -123,7 +123,7 @@ def enter(rotation: Rotation, at: int, now: datetime) -> Rotation:
         begun=False,
         outcome_unknown=False,
         doubted=rotation.direction is Direction.FORWARD and at <= rotation.reached,
-        settled=frozenset(),
+        settled=(),
         tries=0,
         looked_into=False,
         waiting=None,

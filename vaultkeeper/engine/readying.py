@@ -51,15 +51,20 @@ def prepare(work: Work) -> Change:
         for place in work.places(phase.audience):
             key = work.rotation.receipt_key(place.group, place.slot)
             if place.group == group and place.slot in prepared.receipts and key not in receipts:
-                receipts[key] = seal_receipt(work.rotation, place, prepared.receipts[place.slot], parts)
+                receipts[key] = seal_receipt(work.rotation, place, prepared.receipts[place.slot], work.book)
     return advance(replace(work.rotation, receipts=receipts), parts.clock.now())
 
 
-def _begin(work: Work) -> None:
-    """A kind that releases nothing makes nothing either: it only looks, and the next outward step journals that."""
+def _begin(work: Work) -> bool:
+    """Tell whether one of its kinds releases anything.
+
+    A kind that does not makes nothing either: it only looks, and the next outward step journals that.
+    """
     kinds = {spec.kind for _, spec, _ in specs(work.rotation.policy)}
-    if any(power(work.parts.backends.destination(kind), Releases) for kind in kinds):
+    releasing = any(power(work.parts.backends.destination(kind), Releases) for kind in kinds)
+    if releasing:
         work.begin()
+    return releasing
 
 
 def _own_items(work: Work, group: GroupKey, phase: Phase) -> list[Item]:
@@ -77,14 +82,14 @@ def release(work: Work) -> Change:
     version = work.version(phase.carry[0])
     if version is None or not work.rotation.places:
         return advance(work.rotation, parts.clock.now())
-    _begin(work)
+    releasing = _begin(work)
     late = _came_later(work, version) if phase.carry[0] is End.FROM else []
     if isinstance(late, Drifted):
         return park(work.rotation, Cause.DRIFT, late.detail)
     if isinstance(late, Unknown | Refused):
         return judge.judge_result(work.rotation, late, parts.clock.now())
     places = [*work.rotation.places, *late]
-    left = _left_behind(work) if phase.carry[0] is End.FROM else []
+    left = _left_behind(work) if releasing and phase.carry[0] is End.FROM else []
     through, still_open = set(work.rotation.settled), list[NotYet | Refused | Unknown]()
     for group in dict.fromkeys(place.group for place in places if place.group not in through):
         answer = _release_group(work, [place for place in places if place.group == group], version, left)
@@ -97,7 +102,7 @@ def release(work: Work) -> Change:
         put_off = isinstance(answer, NotYet) and len(still_open) < PUT_OFF_AT_ONCE
         if not put_off and not judge.cuts(work.rotation):
             break
-    return judge.judge_released(replace(work.rotation, settled=frozenset(through)), still_open, parts.clock.now())
+    return judge.judge_released(replace(work.rotation, settled=tuple(sorted(through))), still_open, parts.clock.now())
 
 
 @dataclass(frozen=True)

@@ -255,17 +255,17 @@ def merged(earlier: Change | None, later: Change) -> Change:
     """Two judgements as one transaction: facts of one version add up, the later label wins."""
     if earlier is None:
         return later
-    facts = dict(earlier.facts or {})
+    facts, new = dict(earlier.facts or {}), later.new_version or earlier.new_version
     for number, change in (later.facts or {}).items():
+        told = {name: value for name, value in vars(change).items() if value is not None}
         before = facts.get(number)
-        if before is not None:
-            told = {name: value for name, value in vars(change).items() if value is not None}
-            facts[number] = replace(before, **told)
+        if new is not None and number == new.number:
+            new = replace(new, **told)
         else:
-            facts[number] = change
+            facts[number] = change if before is None else replace(before, **told)
     return Change(
         rotation=later.rotation,
-        new_version=later.new_version or earlier.new_version,
+        new_version=new,
         facts=facts or None,
         labels={**(earlier.labels or {}), **(later.labels or {})} or None,
     )

@@ -188,7 +188,7 @@ class Rotation:
     outcome_unknown: bool = False  #: observe before anything else
     doubted: bool = False  #: an earlier try of the present phase had an unknown outcome
     rejected: tuple[int, ...] = ()  #: versions found rejected by an observation that a login budget interrupted
-    settled: frozenset[GroupKey] = frozenset()  #: groups that this delivery or confirm phase has behind it
+    settled: tuple[GroupKey, ...] = ()  #: groups that this delivery, confirm or release has behind it, sorted
     proof: Proof | None = None  #: the weakest proof among its confirmed groups
     tries: int = 0  #: refused conflicts in this phase
     looked_into: bool = False  #: a refusal in this phase, by observing the target

@@ -41,10 +41,8 @@ _Document = TypeVar("_Document")
 
 
 def encode_rotation(rotation: Rotation) -> str:
-    """One line of JSON. Equal rotations give equal text."""
-    document = _rotations().dump_python(_RotationDocument(SCHEMA, rotation), mode="json")
-    document["rotation"]["settled"].sort()  # a set's own order differs from process to process
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    """One line of JSON. Equal rotations give equal text: there is no set in them."""
+    return _rotations().dump_json(_RotationDocument(SCHEMA, rotation)).decode()
 
 
 @lru_cache(maxsize=256)  # the last few of a secret are asked for several times, and what ended stays as it is
@@ -55,8 +53,7 @@ def decode_rotation(text: str) -> Rotation:
 
 def encode_binding(binding: Binding) -> str:
     """As `encode_rotation`."""
-    document = _bindings().dump_python(_BindingDocument(SCHEMA, binding), mode="json")
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return _bindings().dump_json(_BindingDocument(SCHEMA, binding)).decode()
 
 
 @lru_cache(maxsize=256)  # all versions of a secret have the same, but for a few

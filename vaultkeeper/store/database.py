@@ -226,11 +226,13 @@ def _apply(connection: Connection, secret: str, change: Change) -> None:
         _insert_version(connection, secret, change.new_version)
     for number, facts in (change.facts or {}).items():
         _change_version(connection, secret, number, facts)
-    for label, marked in (change.labels or {}).items():
-        if marked is None:
-            connection.execute(sql.DROP_LABEL, {"secret_": secret, "label_": label.value})
-        else:
-            connection.execute(sql.PUT_LABEL, {"secret": secret, "label": label.value, "number": marked})
+    labelled = {label.value: number for label, number in (change.labels or {}).items()}
+    put = [{"secret": secret, "label": label, "number": n} for label, n in labelled.items() if n is not None]
+    dropped = [{"secret_": secret, "label_": label} for label, n in labelled.items() if n is None]
+    if put:
+        connection.execute(sql.PUT_LABEL, put)
+    if dropped:
+        connection.execute(sql.DROP_LABEL, dropped)
 
 
 def _write_rotation(connection: Connection, rotation: Rotation) -> None:

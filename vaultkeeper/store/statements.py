@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from vaultkeeper.model.secret import Acceptance, Handle, VersionRecord
 from vaultkeeper.store.codec import decode_binding, encode_binding
@@ -90,18 +90,19 @@ def version_row(record: VersionRecord) -> dict[str, Any]:
     }
 
 
-def version_record(row: Row[Any]) -> VersionRecord:
+def version_record(row: Any) -> VersionRecord:
     """The record of a whole row of `versions`."""
+    secret, number, id_, binding, created_at, sealed, handle, expires_at, acceptance, verified, compromised = row
     return VersionRecord(
-        secret=row.secret,
-        number=row.number,
-        id=row.id,
-        binding=decode_binding(row.binding),
-        created_at=row.created_at,
-        sealed=row.sealed,
-        handle=None if row.handle is None else Handle(row.handle),
-        expires_at=row.expires_at,
-        acceptance=Acceptance(row.acceptance),
-        verified=row.verified,
-        compromised=row.compromised,
+        secret=secret,
+        number=number,
+        id=id_,
+        binding=decode_binding(binding),
+        created_at=created_at,
+        sealed=sealed,
+        handle=None if handle is None else Handle(handle),
+        expires_at=expires_at,
+        acceptance=Acceptance(acceptance),
+        verified=verified,
+        compromised=compromised,
     )

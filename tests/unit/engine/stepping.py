@@ -357,7 +357,7 @@ class Stepping(Engine):
         yield from self._answers(at, "barrier", {"reached": lambda r: moves.advance(r, T0)})
 
     def _next_group(self, rotation: Rotation, phase: Phase) -> GroupKey | None:
-        return min(self._groups(phase) - rotation.settled, default=None)
+        return min(self._groups(phase).difference(rotation.settled), default=None)
 
     def _carried(self, at: Point, rotation: Rotation, audience: Audience) -> Values:
         assert at.live is not None

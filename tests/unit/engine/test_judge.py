@@ -24,7 +24,7 @@ from vaultkeeper.model.rotation import (
     Step,
     Waiting,
 )
-from vaultkeeper.model.secret import Acceptance, StagingLabel, Strategy
+from vaultkeeper.model.secret import Acceptance, GroupKey, StagingLabel, Strategy
 from vaultkeeper.ports import Change
 
 ONE = frozenset([GROUP])
@@ -212,8 +212,17 @@ def test_invariant_05_what_cannot_be_proven_goes_on_and_says_so() -> None:
 
 def test_deliver_and_confirm_are_over_when_every_group_has_it() -> None:
     half = moved(judge.judge_delivered(standing(Step.DELIVER), GROUP, BOTH, Done(), NOW))
-    assert (step_of(half), half.settled) == (Step.DELIVER, ONE)
+    assert (step_of(half), half.settled) == (Step.DELIVER, (GROUP,))
     assert step_of(moved(judge.judge_delivered(half, OTHER, BOTH, Done(), NOW))) is Step.CONFIRM
+
+
+def test_what_is_behind_a_phase_is_told_alike_in_whatever_order_it_came() -> None:
+    more = BOTH | {GroupKey("z")}
+    told = []
+    for first, second in ((GROUP, OTHER), (OTHER, GROUP)):
+        half = moved(judge.judge_delivered(standing(Step.DELIVER), first, more, Done(), NOW))
+        told.append(moved(judge.judge_delivered(half, second, more, Done(), NOW)).settled)
+    assert told[0] == told[1]
 
 
 def test_confirm_remembers_the_weakest_proof() -> None:
@@ -354,9 +363,9 @@ def test_going_back_writes_nothing_where_a_newer_store_was() -> None:
 
 
 def test_confirm_of_the_others_is_done_again_after_a_neighbour_went_back() -> None:
-    confirmed = standing(Step.CONFIRM, settled=BOTH)
-    assert judge.confirm_again(confirmed, ONE).settled == frozenset([OTHER])
-    assert judge.confirm_again(standing(Step.FINISH, settled=BOTH), ONE).settled == BOTH
+    confirmed = standing(Step.CONFIRM, settled=(GROUP, OTHER))
+    assert judge.confirm_again(confirmed, ONE).settled == (OTHER,)
+    assert judge.confirm_again(standing(Step.FINISH, settled=(GROUP, OTHER)), ONE).settled == (GROUP, OTHER)
 
 
 def test_confirm_not_yet_within_its_time_waits() -> None:

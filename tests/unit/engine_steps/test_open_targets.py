@@ -24,11 +24,16 @@ class Opened:
         monkeypatch.setattr(SimBackends, "target", self._open)
 
     def _open(self, kind: str, settings: Mapping[str, object], codec: int) -> Target:
-        target = TARGETS[kind].open(settings, codec)
+        target = self._closing(TARGETS[kind]).open(settings, codec)
         self.ever += 1
         self.now.append(target)
-        target.close = lambda: self.now.remove(target)  # type: ignore[attr-defined]
         return target
+
+    def _closing(self, kind: type[Target]) -> type[Target]:
+        def close(target: object) -> None:
+            self.now.remove(target)
+
+        return type(kind.__name__, (kind,), {"close": close})
 
 
 def _bench(name: str) -> Bench:
