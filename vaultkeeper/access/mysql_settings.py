@@ -14,6 +14,8 @@ from vaultkeeper.model import duration
 def _name(name: str) -> str:
     if not 1 <= len(name) <= 80 or "\0" in name:
         raise ValueError("a user name has 1 to 80 characters")
+    if max(name) > "\uffff":  # columns of utf8mb3: the server would keep a `?` in its place, and compare with nothing
+        raise ValueError("a user name holds no character beyond U+FFFF (emoji): the server cannot store it")
     return name
 
 

@@ -164,6 +164,7 @@ ADMIN = {"username": "rot", "password": {"file": "f"}}
         ({"user": "a", "hosts": ["o'd"]}, "the host part of an account"),
         ({"user": "a", "hosts": []}, "at least 1 item"),
         ({"user": "a\0b"}, "1 to 80 characters"),
+        ({"user": "a\N{GRINNING FACE}"}, "beyond U\\+FFFF"),
         ({"user": "a", "host": "/run/socket", "tls": {"ca": "/ca.pem"}}, "means nothing on a Unix socket"),
     ],
 )
