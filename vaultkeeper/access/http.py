@@ -14,7 +14,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -30,8 +30,16 @@ from vaultkeeper.ports import Deadline
 MAX_REPLY_BYTES = 64 << 10
 _METADATA = frozenset(
     ipaddress.ip_address(text)
-    for text in ("fd00:ec2::254", "100.100.100.200")  # AWS over IPv6, Alibaba; the others are link-local
-)
+    for text in (
+        "fd00:ec2::254", "fd00:ec2::23",  # AWS over IPv6: instances, EKS
+        "fd20:ce::254",  # Google over IPv6
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+    )  # the others are link-local
+)  # fmt: skip
+_NAT64 = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48"))  # RFC 6052, RFC 8215
+_LAST_32_BITS = (1 << 32) - 1
 
 
 class HttpError(BackendError):
@@ -179,7 +187,7 @@ def _date(headers: Iterable[tuple[bytes, bytes]]) -> datetime | None:
         if name.lower() == b"date":
             try:
                 found = parsedate_to_datetime(value.decode("ascii"))
-            except ValueError:
+            except (ValueError, OverflowError):
                 return None
             return found if found.tzinfo else None
     return None
@@ -191,12 +199,24 @@ class _NotAllowed(Exception):
 
 def _permitted(address: str, *, loopback_only: bool) -> str:
     ip: Any = ipaddress.ip_address(address.partition("%")[0])
+    inside = _ipv4_inside(ip)
     ip = getattr(ip, "ipv4_mapped", None) or ip
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _METADATA:
+    if any(one.is_link_local or one.is_multicast or one in _METADATA for one in (ip, *inside)) or ip.is_unspecified:
         raise _NotAllowed(f"{address} is a link-local, metadata or multicast address; nothing is sent there")
     if loopback_only and not ip.is_loopback:
         raise _NotAllowed(f"a credential goes over plain http to this machine only, not to {address}; use https")
     return address
+
+
+def _ipv4_inside(ip: Any) -> Sequence[ipaddress.IPv4Address]:
+    """Where an IPv6 address may lead by a gateway: NAT64, 6to4, Teredo, and the old IPv4-compatible form."""
+    if ip.version == 4:
+        return ()
+    last = ipaddress.IPv4Address(int(ip) & _LAST_32_BITS)
+    found = [ip.sixtofour, *(ip.teredo or ())[1:]]
+    if int(ip) >> 32 == 0 or any(ip in network for network in _NAT64):
+        found.append(last)
+    return [one for one in found if one is not None]
 
 
 class _Pinned(httpcore2.NetworkBackend):

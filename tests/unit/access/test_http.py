@@ -140,8 +140,19 @@ def test_nobody_there_is_an_error_that_names_the_host() -> None:
         "169.254.169.254",
         "[fe80::1]",
         "[::ffff:169.254.169.254]",
+        "[::169.254.169.254]",
+        "[64:ff9b::169.254.169.254]",  # by NAT64
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::1]",  # by 6to4
+        "[2001:0:c000:204::5601:5601]",  # by Teredo, which turns the bits of its client's address round
+        "2852039166",
+        "0xa9fea9fe",
         "[fd00:ec2::254]",
+        "[fd00:ec2::23]",
+        "[fd20:ce::254]",
         "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
         "0.0.0.0",  # noqa: S104 - it must be refused
         "224.0.0.1",
     ],
@@ -224,6 +235,14 @@ def test_a_login_is_charged_to_host_and_port() -> None:
 def test_how_long_to_wait_is_passed_on() -> None:
     with server(answer(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n")) as (url, _):
         assert http.call("GET", url, soon()).retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(
+    "date", [b"soon", b"Mon, 01 Jan 2024 00:00:00 +9999999999999999", b"Mon, 01 Jan 99999 00:00 GMT"]
+)
+def test_a_date_that_is_none_is_left_out(date: bytes) -> None:
+    with server(answer(b"HTTP/1.1 200 OK\r\nDate: " + date + b"\r\nContent-Length: 0\r\n\r\n")) as (url, _):
+        assert http.call("GET", url, soon()).date is None
 
 
 def test_a_channel_keeps_its_connection_and_each_request_has_its_own_deadline() -> None:
