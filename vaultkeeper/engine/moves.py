@@ -37,7 +37,7 @@ def begin(rotation: Rotation) -> Rotation:
 def advance(rotation: Rotation, now: datetime, facts: Facts | None = None) -> Change:
     """The present phase is behind us."""
     reached = max(rotation.reached, rotation.at) if rotation.direction is Direction.FORWARD else rotation.reached
-    moved = replace(enter(rotation, rotation.at + 1, now), reached=reached)
+    moved = enter(rotation, rotation.at + 1, now, reached)
     if moved.phase is not None:
         return Change(moved, facts=facts)
     return _end(moved, now, facts)
@@ -113,11 +113,12 @@ def _last_begun(rotation: Rotation) -> int:
     return rotation.at if rotation.begun else rotation.reached
 
 
-def enter(rotation: Rotation, at: int, now: datetime) -> Rotation:
+def enter(rotation: Rotation, at: int, now: datetime, reached: int | None = None) -> Rotation:
     """Stand before a phase of the present track, with nothing of it begun; unless it was reached once before."""
     return replace(
         rotation,
         at=at,
+        reached=rotation.reached if reached is None else reached,
         entered_at=now,
         state=State.RUNNING,
         begun=False,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -13,6 +14,8 @@ from vaultkeeper.model.secret import Strategy
 from vaultkeeper.ports import Destination, Target
 from vaultkeeper.testing.faults import Fault, Goes
 from vaultkeeper.testing.simulators import TARGETS
+
+T = TypeVar("T")
 
 
 class Opened:
@@ -24,16 +27,16 @@ class Opened:
         monkeypatch.setattr(SimBackends, "target", self._open)
 
     def _open(self, kind: str, settings: Mapping[str, object], codec: int) -> Target:
-        target = self._closing(TARGETS[kind]).open(settings, codec)
+        target = _closing(TARGETS[kind].open(settings, codec), lambda: self.now.remove(target))
         self.ever += 1
         self.now.append(target)
         return target
 
-    def _closing(self, kind: type[Target]) -> type[Target]:
-        def close(target: object) -> None:
-            self.now.remove(target)
 
-        return type(kind.__name__, (kind,), {"close": close})
+def _closing(opened: T, close: Callable[[], None]) -> T:
+    """Powers are those of a class, so it gets one of its own."""
+    opened.__class__ = type(type(opened).__name__, (type(opened),), {"close": lambda _self: close()})
+    return opened
 
 
 def _bench(name: str) -> Bench:
@@ -90,9 +93,7 @@ def test_every_kind_of_destination_lets_go_the_checkers_own_and_the_persisting_o
     closed, destination = set[str](), SimBackends.destination
 
     def closing(self: SimBackends, kind: str) -> Destination:
-        opened = destination(self, kind)
-        opened.close = lambda: closed.add(kind)  # type: ignore[attr-defined]
-        return opened
+        return _closing(destination(self, kind), lambda: closed.add(kind))
 
     monkeypatch.setattr(SimBackends, "destination", closing)
     bench.rotate("one", wait=timedelta(0))
