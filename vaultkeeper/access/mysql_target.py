@@ -201,6 +201,32 @@ class Accounts:
             text = "without PROCESS nobody's sessions are seen: grace alone decides when the old value goes"
             yield Finding("warn", text, may.statement("PROCESS"))
 
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
+        """What is so already is not written again."""
+        if any("\0" in password(version.fields) for version in accept):
+            return Refused(No.VALUE, "a client cannot say a password with NUL in it")
+        try:
+            with self._alone(ctx) as session:
+                if self._is_self:
+                    return self._set_own(session, accept, refuse, ctx)
+                return self._set(session, accept, refuse)
+        except StatementFailed as error:
+            return refusal(error, " and ".join(self.settings.accounts))
+        except BackendError as error:
+            return unknown(error)
+
+    def _set(self, session: Session, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> Result:
+        """As the admin."""
+        raise NotImplementedError
+
+    def _set_own(
+        self, session: Session, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context
+    ) -> Result:
+        """As the account itself."""
+        raise NotImplementedError
+
     # -------------------------------------------------------------------------------------------------------- sessions
 
     def usage(self, version: SecretVersion, since: datetime, ctx: Context) -> Usage | Unknown:

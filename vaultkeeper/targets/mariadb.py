@@ -25,7 +25,7 @@ from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access import mysql_people as people
 from vaultkeeper.access import mysql_target as shared
 from vaultkeeper.access.mariadb_methods import Credential, Stored
-from vaultkeeper.access.mysql import Session, StatementFailed
+from vaultkeeper.access.mysql import Session
 from vaultkeeper.access.mysql_people import Account
 from vaultkeeper.access.mysql_settings import AccountSettings
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
@@ -109,21 +109,8 @@ class MariadbTarget(shared.Accounts):
 
     # --------------------------------------------------------------------------------------------------------- writing
 
-    def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
-        """One statement for each user: first what accepts, then what only refuses."""
-        if any("\0" in shared.password(version.fields) for version in accept):
-            return Refused(No.VALUE, "a client cannot say a password with NUL in it")
-        try:
-            with self._alone(ctx) as session:
-                if self._is_self:
-                    return self._set_own(session, accept, refuse, ctx)
-                return self._set(session, accept, refuse)
-        except StatementFailed as error:
-            return shared.refusal(error, " and ".join(self.settings.accounts))
-        except BackendError as error:
-            return shared.unknown(error)
-
     def _set(self, session: Session, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> Result:
+        """One statement for each user: first what accepts, then what only refuses."""
         names = list(dict.fromkeys(map(shared.username, (*accept, *refuse))))
         found = methods.read(session, names)
         statements: list[str] = []

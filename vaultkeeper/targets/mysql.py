@@ -29,7 +29,7 @@ from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access import mysql_people as people
 from vaultkeeper.access import mysql_slots as slots
 from vaultkeeper.access import mysql_target as shared
-from vaultkeeper.access.mysql import LONGEST_ENCRYPTED, Session, StatementFailed
+from vaultkeeper.access.mysql import LONGEST_ENCRYPTED, Session
 from vaultkeeper.access.mysql_people import Account
 from vaultkeeper.access.mysql_settings import AccountSettings
 from vaultkeeper.access.mysql_slots import Credential, Move, Stored
@@ -138,21 +138,8 @@ class MysqlTarget(shared.Accounts):
 
     # --------------------------------------------------------------------------------------------------------- writing
 
-    def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
-        """For each user as few statements as can do it, each for all its hosts; none where it is so already."""
-        if any("\0" in shared.password(version.fields) for version in accept):
-            return Refused(No.VALUE, "a client cannot say a password with NUL in it")
-        try:
-            with self._alone(ctx) as session:
-                if self._is_self:
-                    return self._set_own(session, accept, refuse, ctx)
-                return self._set(session, accept, refuse)
-        except StatementFailed as error:
-            return shared.refusal(error, " and ".join(self.settings.accounts))
-        except BackendError as error:
-            return shared.unknown(error)
-
     def _set(self, session: Session, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> Result:
+        """For each user as few statements as can do it, each for all its hosts; none where it is so already."""
         names = list(dict.fromkeys(map(shared.username, (*accept, *refuse))))
         found = slots.read(session, names)
         statements: list[str] = []
