@@ -222,6 +222,20 @@ def test_invariant_14_a_change_that_the_audit_log_does_not_know_is_noticed(monke
     _broken(14)
 
 
+def test_invariant_14_what_closed_a_gap_and_never_reached_the_audit_log_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    audit = Work._audit
+
+    def forgets(self: Work, record: dict[str, object]) -> None:
+        if record not in self.rotation.unaudited:
+            audit(self, record)
+        self.rotation = replace(self.rotation, unaudited=())
+
+    monkeypatch.setattr(Work, "_audit", forgets)
+    _broken(14)
+
+
 def test_invariant_14_a_stuck_state_without_a_next_command_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotate, "told", lambda _rotation: None)
     _broken(14)
