@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.delivery_kit import version
 from tests.integration.grafana_kit import Home, saw, texts
+from vaultkeeper.access.grafana.errors import LOCKED_FOR
 from vaultkeeper.destinations.grafana_datasource import GrafanaDatasourceDestination
 from vaultkeeper.errors import PolicyInvalid
 from vaultkeeper.model.outcome import (
@@ -19,6 +20,7 @@ from vaultkeeper.model.outcome import (
     Done,
     Failed,
     Held,
+    Login,
     No,
     NotYet,
     Prepared,
@@ -152,6 +154,14 @@ def test_user_and_password_change_in_one_write(shelf: Shelf) -> None:
     assert len(saw(shelf.home.grafana, "PUT ")) == 1
 
 
+def test_only_what_nobody_can_read_is_warned_of_before_a_first_delivery(shelf: Shelf) -> None:
+    spec = shelf.spec({"user": "{username}", "password": "{password}"})
+    assert (
+        f"what {spec.settings['uid']} has as password cannot be read"
+        in texts(shelf.call("check", None, spec=spec))["warn"]
+    )
+
+
 def test_a_write_by_somebody_else_is_a_conflict_and_the_next_try_keeps_theirs(shelf: Shelf) -> None:
     def rename(seen: Seen) -> None:
         if seen.method == "PUT":
@@ -275,6 +285,15 @@ def test_a_wrong_password_of_its_login_is_told_before_anything_is_set(shelf: She
     assert answer.why is No.PRIVILEGE
     assert shelf.call("prepare") == answer
     assert shelf.state.failed("ops") == 1
+
+
+def test_a_refused_login_is_not_made_again_each_moment(shelf: Shelf) -> None:
+    """Every look of a waiting rotation may be a process of its own, and five of them would lock the name."""
+    shelf.home.write("ops", "not that one")
+    answer = shelf.call("observe")
+    assert isinstance(answer, Unknown)
+    assert (answer.reason, answer.retry_after) == (Login.THROTTLED, LOCKED_FOR)
+    assert "ops was refused" in answer.detail
 
 
 def test_a_lock_of_its_login_after_that_is_waited_for(shelf: Shelf) -> None:

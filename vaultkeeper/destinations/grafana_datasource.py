@@ -118,7 +118,8 @@ class GrafanaDatasourceDestination:
         except Answered as error:
             return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what, error.next)]
         findings = [Finding("ok", f"data source {settings.uid} can be written")]
-        unread = [item.slot for item in items if item.primary is None and stored.has(item.slot)]
+        secret = [item for item in items if item.slot not in sources.PLAIN]
+        unread = [item.slot for item in secret if item.primary is None and stored.has(item.slot)]
         if unread:
             text = f"what {settings.uid} has as {', '.join(unread)} cannot be read: a first delivery cannot be undone"
             findings.append(Finding("warn", text, "adopt what works today before the first rotation"))
@@ -127,6 +128,8 @@ class GrafanaDatasourceDestination:
     def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held] | Unknown:
         try:
             stored = self._look(group, items, ctx)
+        except LoginRefused as error:  # asked again each moment, by new processes, it would be locked
+            return error.later if isinstance(error.later, Unknown) else error.unknown
         except Answered as error:
             return error.unknown
         return {item.slot: _held(stored, item) for item in items}
@@ -172,7 +175,7 @@ class GrafanaDatasourceDestination:
                 return NotYet(f"data source {uid} was changed by somebody else", AGAIN, (uid,))
             health = _ask(items, ctx, lambda server: sources.health(server, uid))
         except LoginRefused as error:
-            return error.unknown if isinstance(error.later, Refused) else error.later
+            return error.later if isinstance(error.later, Unknown) else error.unknown
         except Answered as error:
             return error.unknown  # that it cannot be looked at says nothing of its consumers
         if health.well:

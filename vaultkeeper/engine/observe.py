@@ -260,10 +260,18 @@ def _tag_text(tag: Tag) -> str:
     return f"the target was last written as generation {tag.generation}, which this store does not know"
 
 
+class Untold(BackendError):
+    """A place that must say what it holds did not: `result`, which tells how long to wait, and why."""
+
+    def __init__(self, group: str, said: Unknown | Refused) -> None:
+        super().__init__(f"{group} did not say what it holds: {said.detail}")
+        self.result = replace(said, detail=self.what)
+
+
 def drift(work: Work, holder: Holder, *, must_know: bool = False) -> list[str]:
     """Places that somebody put back to an older version of ours, for people: "shop_api: holds v3, not v4".
 
-    A place that does not answer is passed over; with `must_know` it raises TimeoutError, or BackendError for a refusal.
+    A place that does not say is passed over; with `must_know` Untold is raised.
     """
     current = work.rotation.from_version
     if current is None:
@@ -314,9 +322,7 @@ def _held(work: Work, holder: Holder, group: str, numbers: Sequence[int], *, mus
         lambda: destination.observe(places[0].group, items, work.delivery_context()),
     )
     if isinstance(seen, Unknown | Refused):
-        if must_know and isinstance(seen, Unknown):
-            raise TimeoutError(f"{group} did not say what it holds: {seen.detail}")
         if must_know:
-            raise BackendError(f"{group} could not be asked what it holds", why=seen.detail)
+            raise Untold(group, seen)
         return []
     return [(place.name, seen[place.slot]) for place in places if place.slot in seen]

@@ -684,8 +684,21 @@ def test_a_place_that_cannot_be_read_keeps_the_account_that_it_may_be_on_from_be
     bench.faults.script = [Fault("f.observe", Goes.UNREACHABLE, call=0)]
     before = bench.accepted("s")
     rotation = bench.one("s", wait=timedelta(0))
+    assert "did not say what it holds: simulated: unreachable" in rotation.detail
     assert (rotation.state, rotation.waiting) == (State.WAITING, Waiting.UNREACHABLE)
     assert bench.accepted("s") == before
     bench.faults.script = []
     bench.resume("s")
     assert bench.newest("s").cause is Cause.DRIFT
+
+
+def test_a_place_that_says_how_long_to_wait_is_not_asked_what_it_holds_before() -> None:
+    bench = Bench("untold")
+    bench.use(bench.make.alternating("s", bench.make.service("f")))
+    bench.done("s")
+    bench.done("s")
+    bench.faults.script = [Fault("f.observe", Goes.THROTTLED, call=0, retry_after=timedelta(minutes=5))]
+    rotation = bench.one("s", wait=timedelta(0))
+    assert (rotation.state, rotation.waiting) == (State.WAITING, Waiting.THROTTLED)
+    assert rotation.not_before == bench.clock.now() + timedelta(minutes=5)
+    assert "did not say what it holds: simulated: throttled" in rotation.detail
