@@ -134,6 +134,44 @@ def test_history_shows_rotations_newest_first_with_their_reason(shop: Vk) -> Non
     assert [entry["to_version"] for entry in found] == [2, 1]
 
 
+ONE_VALUE = """\
+secrets:
+  door/code:
+    generator: {{kind: password}}
+    min_interval: 0s
+    target: {{kind: command, strategy: single, set: [{lock}, set], test: [{lock}, test]}}
+    destinations: [{{kind: file, path: ../out/code, read: per_use}}]
+"""
+LOCK = """\
+#!/bin/sh
+# Takes one code at a time: the password of the first version that the document names.
+code=$(grep -o '"password": "[^"]*"' | head -n 1)
+case $1 in
+  set) printf %s "$code" > {kept} ;;
+  test) test "$code" = "$(cat {kept})" ;;
+esac
+"""
+
+
+def test_plan_states_the_gap_of_one_value_at_a_time_and_history_measures_it(installed: Vk, home: Path) -> None:
+    lock, kept = home / "lock", home / "kept"
+    lock.write_text(LOCK.format(kept=kept))
+    lock.chmod(0o700)
+    (home / "policies").mkdir()
+    (home / "out").mkdir()
+    (home / "policies/door.yaml").write_text(ONE_VALUE.format(lock=lock))
+    kept.write_text('"password": "1234-5678-9012-3456"')
+    assert installed("adopt", "door/code", stdin="1234-5678-9012-3456").code == 0
+    said = "gap        from set to confirm whoever still has the old value is refused; "
+    assert said + "none was measured yet" in installed("plan", "--offline").out
+    assert installed("rotate", "door/code").code == 0
+    (entry,) = installed("history", "door/code", "--json").json["rotations"]
+    assert re.search(rf"{said}the last one took [1-9][0-9.]*m?s\n", installed("plan", "--offline").out)
+    (plan,) = installed("plan", "--offline", "--json").json["plans"]
+    assert plan["gap"]["last_seconds"] == entry["gap_seconds"] > 0
+    assert re.search(r"gap [1-9][0-9.]*m?s", installed("history", "door/code").out)
+
+
 def test_plan_exit_code_is_10_while_something_is_due_and_0_afterwards(shop: Vk) -> None:
     assert shop("plan", "--exit-code").code == 10
     assert "shop/token" in shop("plan", "--due").out

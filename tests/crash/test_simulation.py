@@ -100,12 +100,12 @@ def _broken(invariant: int, seeds: range = range(60)) -> None:
 
 
 def _unwritten_begin(work: Work) -> None:
-    work.apply(Change(moves.begin(work.rotation)))
+    work.apply(Change(moves.begin(work.rotation, work.parts.clock.now())))
     work.parts.store.audit(work._record("begin", "set"))
 
 
 def _unaudited_begin(work: Work) -> None:
-    work.apply(Change(moves.begin(work.rotation)))
+    work.apply(Change(moves.begin(work.rotation, work.parts.clock.now())))
     work.write()
 
 

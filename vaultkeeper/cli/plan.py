@@ -17,7 +17,7 @@ from vaultkeeper.model import duration
 
 if TYPE_CHECKING:
     from vaultkeeper.engine.budget import Deliberate
-    from vaultkeeper.engine.preview import Preview
+    from vaultkeeper.engine.preview import Gap, Preview
     from vaultkeeper.model.rotation import Purpose
 
 CHANGES_DUE = 10
@@ -77,6 +77,8 @@ def _text(p: Preview, due: str) -> list[str]:
     if p.blocked:
         lines.append(f"  blocked  {p.blocked}")
     lines += [f"  {number:>2}  {step}" for number, step in enumerate(p.steps, 1)]
+    if p.gap:
+        lines.append(f"  gap        {_gap(p.gap)}")
     if p.deliberate:
         lines.append(f"  refusals   {_refusals(p.deliberate)}")
     for finding in p.findings:
@@ -84,6 +86,12 @@ def _text(p: Preview, due: str) -> list[str]:
         if finding.next:
             lines.append(f"  {'':<9}  next: {finding.next}")
     return lines
+
+
+def _gap(gap: Gap) -> str:
+    said = "from set to confirm whoever still has the old value is refused"
+    measured = "none was measured yet" if gap.last is None else f"the last one took {spell.seconds(gap.last)}"
+    return f"{said}; {measured}"
 
 
 def _refusals(d: Deliberate) -> str:
@@ -119,6 +127,7 @@ def _document(p: Preview) -> dict[str, object]:
         "blocked": p.blocked or None,
         "phases": [phase.step.value for phase in p.phases],
         "steps": list(p.steps),
+        "gap": {"last_seconds": p.gap.last.total_seconds() if p.gap.last is not None else None} if p.gap else None,
         "refusals": _refusals_document(p.deliberate) if p.deliberate else None,
         "findings": [{"level": f.level, "text": f.text, "next": f.next} for f in p.findings],
     }

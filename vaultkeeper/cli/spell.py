@@ -30,6 +30,13 @@ def span(length: timedelta) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
+def seconds(length: timedelta) -> str:
+    """What is measured: "36ms", "4.2s", "3min 5s"."""
+    if length < timedelta(seconds=1):
+        return f"{length / timedelta(milliseconds=1):.0f}ms"
+    return f"{length.total_seconds():.1f}s" if length < timedelta(minutes=1) else span(length)
+
+
 def read_duration(text: str | None, option: str) -> timedelta | None:
     """Raises UsageError."""
     if text is None:

@@ -117,6 +117,7 @@ def _versions(r: Rotation) -> str:
 
 def _why(r: Rotation) -> str:
     texts = [r.options.reason, r.waiting.value if r.waiting else "", r.cause.value.replace("_", " ") if r.cause else ""]
+    texts += [f"gap {spell.seconds(r.gap)}"] if r.gap is not None else []
     texts += [r.detail, "superseded" if r.superseded else "", f"unverified: {r.unverified}" if r.unverified else ""]
     return "; ".join(text for text in texts if text)
 
@@ -133,6 +134,7 @@ def _rotation(r: Rotation) -> dict[str, object]:
         "to_version": r.to_version,
         "opened_at": spell.moment(r.opened_at),
         "ended_at": spell.moment(r.ended_at),
+        "gap_seconds": r.gap.total_seconds() if r.gap is not None else None,
         "proof": r.proof.value if r.proof else None,
         "unverified": r.unverified,
         "superseded": r.superseded,

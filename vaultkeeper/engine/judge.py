@@ -13,6 +13,7 @@ from vaultkeeper.engine.moves import (
     Facts,
     advance,
     enter,
+    gap_closed,
     on_this_clock,
     park,
     shape,
@@ -358,7 +359,7 @@ def judge_finish(rotation: Rotation, now: datetime) -> Change:
         StagingLabel.PREVIOUS: rotation.from_version,
         StagingLabel.PENDING: None,
     }
-    moved = advance(rotation, now, facts)
+    moved = advance(gap_closed(rotation, now), now, facts)
     return replace(moved, labels={**(moved.labels or {}), **labels})
 
 

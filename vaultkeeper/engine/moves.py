@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from vaultkeeper.engine.plan import Shape, keeps_old, shape_of, way_back
+from vaultkeeper.engine.plan import Shape, keeps_old, one_at_a_time, shape_of, way_back
 from vaultkeeper.model.outcome import Login, Unknown
-from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import Acceptance, StagingLabel
 from vaultkeeper.ports import Change, VersionChange
 
@@ -28,10 +28,27 @@ NOTHING_IS_BACK = frozenset({Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.
 Facts = Mapping[int, VersionChange]
 
 
-def begin(rotation: Rotation) -> Rotation:
+def begin(rotation: Rotation, now: datetime) -> Rotation:
     """Before the phase's outward call: after a crash its outcome is unknown."""
     reached = max(rotation.reached, rotation.at) if rotation.direction is Direction.FORWARD else rotation.reached
-    return replace(rotation, begun=True, reached=reached, state=State.RUNNING, waiting=None, waiting_for=())
+    begun = replace(rotation, begun=True, reached=reached, state=State.RUNNING, waiting=None, waiting_for=())
+    opens = rotation.gap_opened_at is None and opens_the_gap(rotation)
+    return replace(begun, gap_opened_at=now) if opens else begun
+
+
+def opens_the_gap(rotation: Rotation) -> bool:
+    """Does the present phase take from consumers the only value that they have?"""
+    phase = rotation.phase
+    if phase is None or rotation.direction is Direction.BACK or rotation.from_version is None:
+        return False
+    at_target = phase.step is Step.SET or (phase.step is Step.DELIVER and phase.audience is Audience.CHECKER)
+    return at_target and one_at_a_time(rotation.policy)
+
+
+def gap_closed(rotation: Rotation, now: datetime) -> Rotation:
+    """All consumers have a value that works, the new one or the old one again."""
+    opened = rotation.gap_opened_at
+    return rotation if opened is None else replace(rotation, gap=max(now - opened, timedelta(0)))
 
 
 def advance(rotation: Rotation, now: datetime, facts: Facts | None = None) -> Change:
@@ -141,7 +158,7 @@ def _end(rotation: Rotation, now: datetime, facts: Facts | None) -> Change:
     if rotation.direction is Direction.FORWARD and not rehearsed:
         return Change(replace(rotation, state=State.DONE, ended_at=now), facts=facts)
     if rotation.direction is Direction.BACK:
-        rotation = replace(rotation, detail=rotation.why_back or rotation.detail)
+        rotation = gap_closed(replace(rotation, detail=rotation.why_back or rotation.detail), now)
         if _a_person_must_know(rotation):
             return Change(replace(rotation, state=State.PARKED), facts=facts)
     data_needs_it = keeps_old(rotation.policy) and _was_handed_over_first(rotation)

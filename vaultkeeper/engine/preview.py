@@ -21,16 +21,23 @@ from vaultkeeper.engine.groups import (
 )
 from vaultkeeper.engine.opening import new_rotation
 from vaultkeeper.engine.parts import Parts, open_target
-from vaultkeeper.engine.plan import by_hand
+from vaultkeeper.engine.plan import by_hand, one_at_a_time
 from vaultkeeper.engine.rotate import next_due, reason_to_skip
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Finding, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.rotation import Audience, End, Options, Phase, Placed, Purpose, Step
+from vaultkeeper.model.rotation import Audience, End, Options, Phase, Placed, Purpose, State, Step
 from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion
 from vaultkeeper.ports import Item, ReadsBack, Rendered, Target
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Where one value works at a time: consumers have the old one, and the target takes the new one only."""
+
+    last: timedelta | None  #: how long the last one was
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Preview:
     findings: Sequence[Finding]
     due_at: datetime | None
     blocked: str
+    gap: Gap | None = None  #: None: nobody is cut off at any time
     deliberate: Deliberate | None = None  #: logins that fail on purpose; None: nobody checks the secret
 
 
@@ -89,8 +97,17 @@ def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_serv
         findings,
         next_due(policy, parts, parts.clock.now()),
         skipped.skipped if skipped else "",
+        _gap(work),
         _deliberate(work),
     )
+
+
+def _gap(work: Work) -> Gap | None:
+    rotation = work.rotation
+    if rotation.from_version is None or not one_at_a_time(rotation.policy):
+        return None
+    before = work.parts.store.rotations(rotation.secret)
+    return Gap(next((r.gap for r in before if r.state is State.DONE and r.gap is not None), None))
 
 
 def _deliberate(work: Work) -> Deliberate | None:

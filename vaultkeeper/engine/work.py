@@ -71,7 +71,7 @@ class Work:
 
     def begin(self) -> None:
         """Journal, then audit, that the present phase is about to reach outside (invariants 1 and 14)."""
-        self.apply(Change(moves.begin(self.rotation)))
+        self.apply(Change(moves.begin(self.rotation, self.parts.clock.now())))
         phase = self.rotation.phase
         if phase is None or phase.step not in CHANGES_A_SYSTEM:
             self.write()

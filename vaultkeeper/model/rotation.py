@@ -205,6 +205,8 @@ class Rotation:
     ended_at: datetime | None = None
     superseded: bool = False  #: ended by what a person chose instead: rollback in grace, reconcile, adopt
     unverified: str = ""  #: why something could not be proven; shown everywhere, never "done" alone
+    gap_opened_at: datetime | None = None  #: when it was begun to take the only value that consumers had from them
+    gap: timedelta | None = None  #: how long that lasted, until all of them had one that works: measured
     epoch: int = 0  #: fencing token; the store raises EpochLost for an older one
     unaudited: tuple[Mapping[str, object], ...] = ()  #: what the audit log may still lack of a gap, oldest first
 

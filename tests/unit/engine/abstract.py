@@ -172,8 +172,10 @@ class Engine:
             entered_at=T0,
             ended_at=T0 if rotation.ended_at else None,
             not_before=LATER if rotation.not_before else None,
-            detail="…" if rotation.detail else "",  # texts tell people, they decide nothing
+            detail="…" if rotation.detail else "",  # texts tell people, they decide nothing; nor does what is measured
             why_back="",
+            gap_opened_at=None,
+            gap=None,
         )
         if self.case.faults > 1 and rotation.direction is Direction.BACK and rotation.open and rotation.cause in ALIKE:
             rotation = replace(rotation, cause=Cause.ASKED) if rotation.state is not State.PARKED else rotation
@@ -200,7 +202,7 @@ class Engine:
 
     def begun(self, at: Point) -> Point:
         """Journalled before it reaches outside: the only way to the world."""
-        at = self.judged(at, "begin", lambda r: Change(moves.begin(r)))
+        at = self.judged(at, "begin", lambda r: Change(moves.begin(r, T0)))
         assert at.live is not None
         return at._replace(durable=at.live)
 

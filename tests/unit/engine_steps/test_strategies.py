@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.unit.engine_steps.bench import Bench
-from vaultkeeper.model.outcome import No
+from vaultkeeper.engine.preview import Gap, preview
+from vaultkeeper.model.outcome import Failed, No
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, State, Step, Waiting
 from vaultkeeper.model.secret import Strategy
 from vaultkeeper.testing.faults import Fault, Faults, Goes, SimulatedKill
+from vaultkeeper.testing.simulators.service import ServiceDestination
 
 
 def value(bench: Bench, name: str, number: int) -> bytes:
@@ -21,6 +24,49 @@ def value(bench: Bench, name: str, number: int) -> bytes:
 
 def previous(bench: Bench, service: str = "app") -> list[bytes]:
     return [key for key in bench.running("keyring", service)["previous"].split(b",") if key]
+
+
+# ------------------------------------------------------------------------------------------------------------- single
+
+
+def planned_gap(bench: Bench) -> Gap | None:
+    (plan,) = preview(["s"], bench.parts(), ask_servers=False)
+    return plan.gap
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_gap_is_stated_in_the_plan_and_measured_forward_and_back(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    bench = Bench(f"gap-{fails}")
+    bench.use(bench.make.single("s", bench.make.service("v")))
+    assert planned_gap(bench) is None  # nobody has a value yet
+    bench.done()
+    assert bench.newest("s").gap is None
+    assert planned_gap(bench) == Gap(None)
+    confirm, slow, answers = ServiceDestination.confirm, timedelta(seconds=7), list[Failed]()
+    if fails:
+        answers.append(Failed("app", "sick"))
+
+    def slowly(*arguments: Any) -> Any:
+        bench.clock.advance(slow)
+        return answers.pop() if answers else confirm(*arguments)
+
+    monkeypatch.setattr(ServiceDestination, "confirm", slowly)
+    rotation = bench.one("s", wait=timedelta(minutes=5))
+    assert rotation.state is (State.ROLLED_BACK if fails else State.DONE)
+    assert rotation.gap is not None
+    assert rotation.gap >= slow * (2 if fails else 1)
+    assert planned_gap(bench) == Gap(None if fails else rotation.gap)
+
+
+@pytest.mark.parametrize("strategy", ["overlap", "alternating"])
+def test_where_nobody_is_cut_off_no_gap_is_stated_or_measured(strategy: str) -> None:
+    bench = Bench(f"no-gap-{strategy}")
+    bench.use(getattr(bench.make, strategy)("s", bench.make.service("v")))
+    bench.done()
+    bench.one("s", wait=timedelta(minutes=5))
+    assert (planned_gap(bench), bench.newest("s").gap) == (None, None)
 
 
 # ------------------------------------------------------------------------------------------------------ previous_keys
