@@ -1,12 +1,16 @@
-"""A session with a server that outlives one call: a rotation logs in as its admin once, not for each question."""
+"""Sessions with a server that outlive one call: rotations log in as their admin once, not for each question.
+
+Rotations that go on side by side with the same login share what they keep; it ends with the last of them, so that
+nothing is open while all of them sleep.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 KEPT_S = 5  # between the calls of one rotation, not for a wait between them
 
@@ -29,16 +33,37 @@ S = TypeVar("S", bound=Session)
 
 
 class Kept(Generic[S]):
-    """One session between the calls of a rotation. Whoever borrows it has it alone; after a failure it is gone."""
+    """Sessions of one login. Whoever borrows one has it alone; after a failure it is gone."""
+
+    _shared: ClassVar[dict[Hashable, Kept[Any]]] = {}
+    _sharing: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._session: S | None = None
-        self._until_s = 0.0
+        self._sessions: list[tuple[float, S]] = []  #: until when, the one that was used last at the end
+        self.users = 0  #: who joined and has not left yet
+
+    @classmethod
+    def join(cls, login: Hashable) -> Kept[Any]:
+        """What all users of a login share; each must `leave`. `login`: everything that makes it another session."""
+        with cls._sharing:
+            kept = cls._shared.setdefault(login, cls())
+            kept.users += 1
+            return kept
+
+    def leave(self) -> None:
+        """The last one to leave ends what is kept."""
+        with self._sharing:
+            self.users -= 1
+            if self.users:
+                return
+            for login in [login for login, kept in self._shared.items() if kept is self]:
+                del self._shared[login]
+        self._end_all()
 
     @contextmanager
     def borrow(self, until_s: float, connect: Callable[[], S]) -> Iterator[S]:
-        """The one that was kept, or a new one. Raises what `connect` raises."""
+        """One that was kept, or a new one. Raises what `connect` raises."""
         session = self._taken()
         if session is not None and not session.renew(until_s):
             session.end()
@@ -51,23 +76,24 @@ class Kept(Generic[S]):
                 failing.pop_all()
                 self._keep(session)
 
-    def end(self) -> None:
-        """Close what is kept. Idempotent."""
-        session = self._taken()
-        if session is not None:
-            session.end()
-
     def _taken(self) -> S | None:
+        now = time.monotonic()
         with self._lock:
-            session, self._session = self._session, None
-        if session is not None and time.monotonic() > self._until_s:
-            session.end()
-            return None
+            over = [session for until_s, session in self._sessions if until_s < now]
+            self._sessions = [(until_s, session) for until_s, session in self._sessions if until_s >= now]
+            session = self._sessions.pop()[1] if self._sessions else None
+        for old in over:
+            old.end()
         return session
 
     def _keep(self, session: S) -> None:
         with self._lock:
-            before, self._session = self._session, session
-            self._until_s = time.monotonic() + KEPT_S
-        if before is not None:  # a call that had overrun its deadline came back after all
-            before.end()
+            self._sessions.append((time.monotonic() + KEPT_S, session))
+        if not self.users:  # a call that had overrun its deadline came back after all
+            self._end_all()
+
+    def _end_all(self) -> None:
+        with self._lock:
+            sessions, self._sessions = self._sessions, []
+        for _, session in sessions:
+            session.end()

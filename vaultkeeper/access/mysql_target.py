@@ -36,10 +36,12 @@ class Accounts:
 
     def __init__(self, settings: AccountSettings) -> None:
         self.settings = settings
-        self._admin: Kept[Session] = Kept()
+        self._admin: Kept[Session] | None = None
 
     def close(self) -> None:
-        self._admin.end()
+        kept, self._admin = self._admin, None
+        if kept is not None:
+            kept.leave()
 
     def system(self) -> str:
         return str(self.settings.address)
@@ -121,6 +123,9 @@ class Accounts:
             made = self._admin_session(admin, ctx) if isinstance(admin, Admin) else self._own_session(ctx)
             return self._of_this_kind(made)
 
+        if self._admin is None:
+            whose = admin.model_dump_json() if isinstance(admin, Admin) else object()  # its own, and nobody else's
+            self._admin = Kept.join((self.kind, self.settings.address, whose))
         return self._admin.borrow(self._until_s(ctx), make)
 
     def _admin_session(self, admin: Admin, ctx: Context) -> Session:

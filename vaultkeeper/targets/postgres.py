@@ -152,10 +152,12 @@ class PostgresTarget:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self.settings = settings
-        self._admin: Kept[pg.Session] = Kept()
+        self._admin: Kept[pg.Session] | None = None
 
     def close(self) -> None:
-        self._admin.end()
+        kept, self._admin = self._admin, None
+        if kept is not None:
+            kept.leave()
 
     @classmethod
     def open(cls, settings: Mapping[str, object], codec: int) -> Self:
@@ -381,6 +383,8 @@ class PostgresTarget:
         admin = self.settings.admin
         if not isinstance(admin, Admin):
             return self._own_session(ctx)
+        if self._admin is None:
+            self._admin = Kept.join((self.kind, self.settings.address, admin.model_dump_json()))
         return self._admin.borrow(self._until_s(ctx), lambda: self._admin_session(admin, ctx))
 
     def _admin_session(self, admin: Admin, ctx: Context) -> pg.Session:
