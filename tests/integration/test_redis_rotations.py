@@ -19,6 +19,7 @@ from tests.integration.redis_kit import Installed, Monitor, as_user, plain
 from tests.servers import ServerMissing, TestAccount
 from tests.servers.redis import Node, RedisServer, hashed, logs_in, start
 from vaultkeeper.engine.rotate import rotate
+from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.rotation import Purpose
 from vaultkeeper.wiring.beginning import Recovery, initialise
 from vaultkeeper.wiring.places import Wishes
@@ -106,6 +107,18 @@ def test_the_first_value_of_an_account_takes_nobodys_place(
     assert shop.rotate().state == "done"
     assert server.login(account.username, shop.current(NAME))
     assert server.login(account.username, account.password) is bool(password)
+
+
+def test_a_value_that_is_accepted_as_any_other_would_be_is_not_adopted(server: RedisServer, install: Install) -> None:
+    account = server.account()
+    server.node.acl(account.username, "nopass")
+    shop = install(account)
+    with pytest.raises(RotationFailed, match="accepted, as any other would be") as caught:
+        shop.adopt(NAME, "made up")
+    assert "nopass" in caught.value.why
+    assert shop.parts.store.labels(NAME) == {}
+    server.node.acl(account.username, "resetpass", f"#{hashed(account.password)}")
+    shop.adopt(NAME)
 
 
 def test_two_policies_on_one_server_and_two_on_one_account_keep_each_others_values(

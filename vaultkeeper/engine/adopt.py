@@ -15,11 +15,11 @@ from vaultkeeper.engine.opening import giving_way, newest_open
 from vaultkeeper.engine.parts import Parts, open_target, present_binding
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
 from vaultkeeper.model import duration
-from vaultkeeper.model.outcome import Login, Refused, Unknown
+from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.model.secret import Acceptance, Fields, SecretVersion, StagingLabel, VersionRecord
-from vaultkeeper.ports import Change, Context, Deadline, VersionChange
+from vaultkeeper.ports import Change, Context, Deadline, Target, VersionChange
 
 
 def adopt(name: str, given: Fields, parts: Parts) -> SecretVersion:
@@ -95,6 +95,19 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
             why=why or f"the login was {answer.value}",
             works="whatever worked before; nothing was stored or changed",
             next=f"vaultkeeper adopt {policy.name}   with the value that works today",
+        )
+    _refuse_unchecked(target, version, parts)
+
+
+def _refuse_unchecked(target: Target, version: SecretVersion, parts: Parts) -> None:
+    """Where anybody is let in a login proves nothing, and some targets say so without one (invariant 5)."""
+    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([version], _context(version, parts)))
+    if isinstance(seen, Refused) and seen.why is No.UNCHECKED:
+        raise RotationFailed(
+            f"{version.secret}: this value was accepted, as any other would be",
+            why=seen.detail,
+            works="whatever worked before; nothing was stored or changed",
+            next=f"put right what is named above, then   vaultkeeper adopt {version.secret}",
         )
 
 
