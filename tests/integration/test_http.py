@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from tests.integration.house_kit import LONG, House, house
 from tests.integration.hunter import Hunter
-from tests.servers import http
+from tests.servers import http, tls
+from tests.servers.htpasswd import hashed
 from tests.servers.http import ApplicationServer
 from tests.servers.http_place import Drawers
+from tests.servers.webservers import Nginx
 from vaultkeeper.access import request
 from vaultkeeper.access.http import Reply
 from vaultkeeper.access.pointer import pointed
@@ -159,6 +161,33 @@ def test_nothing_is_ended_in_doubt_and_what_works_is_not_sent_again(server: Draw
     assert target(account.settings).set([old], [new], Watch().context()) == Done()
     asked = [line.rpartition("/")[2] for line in server.access_log.removeprefix(log).splitlines()]
     assert asked == ["login 200", "revoke 204"]
+
+
+def test_tls_is_verified_for_changes_and_logins_and_its_failure_named(tmp_path: Path) -> None:
+    made, folder = tls.issue(), tmp_path / "nginx"
+    folder.mkdir()
+    nginx = Nginx(folder, made)
+    nginx.start()
+    try:
+        nginx.list("a").write_text(f"app:{hashed('works')}\n")
+        (tmp_path / "ca.pem").write_text(made.ca)
+        (tmp_path / "other.pem").write_text(tls.issue().ca)
+        address = f"https://127.0.0.1:{nginx.port}/a/"
+        settings = {
+            "user": "app", "set": {"http": address, "body": {"password": "{value}"}},
+            "test": {"http": address, "login": "basic"}, "check": {"method": "GET", "http": address},
+        }  # fmt: skip
+        works, new, ctx = held(1, "works", username="app"), held(2, username="app"), Watch().context()
+        assert target(settings, ca=str(tmp_path / "ca.pem")).test(works, ctx) is Login.ACCEPTED
+        for ca, why in (("other.pem", "TLS: unable to get local issuer certificate"), ("none", "No such file")):
+            untrusting = target(settings, ca=str(tmp_path / ca))
+            assert untrusting.test(works, ctx) is Login.UNREACHABLE
+            answer = untrusting.set([new], [works], ctx)
+            assert isinstance(answer, Unknown)
+            assert why in answer.detail
+            assert why in next(finding.text for finding in untrusting.check(ctx) if finding.level == "unchecked")
+    finally:
+        nginx.stop()
 
 
 # ------------------------------------------------------------------------------------------------- where a value may go

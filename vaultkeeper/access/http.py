@@ -11,6 +11,7 @@ of the deadline (https://www.encode.io/httpcore/network-backends/).
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import ssl
 import time
@@ -161,7 +162,11 @@ def _why(error: Exception) -> str:
 
 
 def _trust(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        why = "holds no certificate in PEM" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
+        raise HttpError(f"nothing can be sent: ca: {ca_file}: {why}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

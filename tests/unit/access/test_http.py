@@ -211,6 +211,18 @@ def test_a_certificate_of_nobody_we_trust_is_refused_and_a_named_authority_is_tr
         assert http.call("GET", url, soon(), ca_file=str(tmp_path / "ca")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file or directory"), ("nonsense", "holds no certificate in PEM")]
+)
+def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: str | None, why: str) -> None:
+    ca = tmp_path / "ca.pem"
+    if content is not None:
+        ca.write_text(content)
+    with pytest.raises(http.HttpError) as caught:
+        http.call("GET", "https://127.0.0.1:9/", soon(), ca_file=str(ca))
+    assert str(caught.value) == f"nothing can be sent: ca: {ca}: {why}"
+
+
 def test_a_header_that_cannot_be_sent_is_an_error_without_it() -> None:
     with server(answer(OK)) as (url, asked), pytest.raises(http.HttpError) as caught:
         http.call("GET", url, soon(), headers={"Authorization": "Bearer can\r\nary: x"})
