@@ -15,7 +15,15 @@ from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.by_hand import page
 from vaultkeeper.engine.given import named, refuse_breaking_out
-from vaultkeeper.engine.opening import awaits_value, giving_way, newest_open, open_work, take_up
+from vaultkeeper.engine.opening import (
+    awaits_value,
+    giving_way,
+    newest_open,
+    open_work,
+    replaceable,
+    take_up,
+    takes_value,
+)
 from vaultkeeper.engine.parts import Parts, open_target, power, present_binding
 from vaultkeeper.engine.plan import by_hand
 from vaultkeeper.engine.rotate import Report, reason_to_skip, run
@@ -60,11 +68,12 @@ def refuse_machine_made(name: str, parts: Parts) -> RotationPolicy:
         return policy
     opened = newest_open(name, parts)  # it may still wait for a value from before its policy was changed
     ending = f"vaultkeeper rollback {name}   and then   " if opened and awaits_value(opened) else ""
+    over = " --replace" if opened and replaceable(opened, replace=True) else ""
     raise UsageError(
         f"{name}: its values are not made by a person",
         why="only a secret with the strategy `manual` is imported",
         works=UNTOUCHED,
-        next=f"{ending}vaultkeeper rotate {name}   or, for the value that works today,   vaultkeeper adopt {name}",
+        next=f"{ending}vaultkeeper rotate {name}{over}   or, for what works today,   vaultkeeper adopt {name}",
     )
 
 
@@ -83,9 +92,13 @@ def _judge(policy: RotationPolicy, fields: Fields, target: Target | None) -> Non
 
 
 def _open(policy: RotationPolicy, fields: Fields, parts: Parts, where: str, reason: str) -> Work:
-    """The caller holds the secret. A rotation that began to wait under an older policy gives way to one of today's."""
+    """The caller holds the secret.
+
+    A rotation that began to wait under an older policy gives way to one of today's, and one of which nothing is
+    accepted to one with the new value.
+    """
     name, waiting = policy.name, newest_open(policy.name, parts)
-    if waiting is not None and not awaits_value(waiting):
+    if waiting is not None and not takes_value(waiting):
         raise _open_already(waiting)
     _refuse_old(policy, fields, parts, where)
     # A person may have revoked the old value already, so that it need not be accepted any more.
@@ -96,7 +109,8 @@ def _open(policy: RotationPolicy, fields: Fields, parts: Parts, where: str, reas
         work = take_up(waiting, parts, said=options)
     else:
         ended = moves.replaced(giving_way(waiting, parts), parts.clock.now())
-        work = open_work(name, parts, waiting.purpose, replace(waiting.options, replace=True), ended)
+        purpose = Purpose.EMERGENCY if waiting.purpose is Purpose.EMERGENCY else Purpose.ROTATE
+        work = open_work(name, parts, purpose, replace(waiting.options, replace=True), ended)
     work.given = fields
     return work
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from vaultkeeper.engine.moves import (
+    NOTHING_IS_BACK,
     Facts,
     advance,
     enter,
@@ -144,6 +145,8 @@ def _judge_before_handing_back(rotation: Rotation, seen: Seen, now: datetime) ->
     """Nobody who holds a P that works is handed a C that is refused. Without an answer neither is safer."""
     if seen.from_ is Login.REJECTED and seen.to is Login.REJECTED and dies_for_good(rotation.policy):
         return _judge_none_accepted(rotation, seen, now)
+    if seen.from_ is Login.ACCEPTED and rotation.cause in NOTHING_IS_BACK:  # it is back since
+        rotation = replace(rotation, cause=Cause.ASKED, detail="", why_back="")
     if seen.from_ is not Login.REJECTED or seen.to is not Login.ACCEPTED:
         return advance(rotation, now)
     first = accepting_again(shape(rotation))

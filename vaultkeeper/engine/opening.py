@@ -78,6 +78,11 @@ def awaits_value(rotation: Rotation) -> bool:
     return going and by_hand(rotation.policy) and rotation.to_version is None
 
 
+def takes_value(rotation: Rotation) -> bool:
+    """Does a person's value go on with it, or take its place?"""
+    return awaits_value(rotation) or replaceable(rotation, replace=True)
+
+
 def new_rotation(name: str, parts: Parts, purpose: Purpose, options: Options) -> Rotation:
     """As it would be journalled now; nothing is written. Raises UsageError for a rehearsal that cannot be."""
     policy, now = parts.policies[name], parts.clock.now()

@@ -207,8 +207,8 @@ def keeps_old(policy: RotationPolicy) -> bool:
 
 
 def dies_for_good(policy: RotationPolicy) -> bool:
-    """Can a value that the target refuses never be set there again?"""
-    return shape_of(policy, first=False, purpose=Purpose.ROTATE).strategy not in ROLLS_BACK_AFTER_RETIRE
+    """Can nothing here set a value again that the target refuses?"""
+    return shape_of(policy, first=False, purpose=Purpose.ROTATE).strategy not in SET_AGAIN
 
 
 ROLLS_BACK_AFTER_RETIRE = frozenset(Strategy) - {Strategy.MINTED} | {None}
@@ -252,7 +252,9 @@ def way_back(rotation: Rotation, shape: Shape) -> tuple[Phase, ...] | None:
     if at_checker:
         target = [_prepare(c, CHECKER), *_hand_over(c, CHECKER)]
     consumers = _hand_over(_carry_back(shape, handed_over)) if handed_over else []
-    if consumers and not shape.first and shape.strategy in BOTH_ACCEPTED:
+    # A person's new value may have come because C was dead already: going back to it is not said to help then.
+    given = shape.strategy in BY_HAND and rotation.options.replace and rotation.to_version is not None
+    if (consumers or given) and not shape.first and shape.strategy in BOTH_ACCEPTED:
         consumers.insert(0, Phase(Step.OBSERVE, C))
     tail = [Phase(Step.RELEASE, P)] if any(p.step is Step.PREPARE for p in begun) else []
     return tuple([*target, *consumers, *tail] if one_at_a_time else [*consumers, *target, *tail])

@@ -14,17 +14,17 @@ from vaultkeeper.engine.budget import PUT_OFF
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.observe import held_now, look, newest_generation
-from vaultkeeper.engine.opening import giving_way, new_rotation, newest_open
+from vaultkeeper.engine.opening import giving_way, new_rotation, newest_open, takes_value
 from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import SET_AGAIN, by_hand
 from vaultkeeper.engine.redeliver import deliver_current, places_of
-from vaultkeeper.engine.verdict import described
+from vaultkeeper.engine.verdict import described, import_or_adopt
 from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed, VaultkeeperError
 from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Done, Login, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
-from vaultkeeper.model.rotation import Cause, Options, Purpose, Rotation, State
+from vaultkeeper.model.rotation import Cause, Direction, Options, Purpose, Rotation, State
 from vaultkeeper.model.secret import SecretVersion, StagingLabel
 from vaultkeeper.ports import Change, Context
 
@@ -102,7 +102,8 @@ def _about_target(work: Work, seen: Seen) -> list[Proposal]:
         text = f"the target accepts v{previous} (PREVIOUS): make it CURRENT and deliver it to every consumer"
         found.append(Proposal(TAKE_PREVIOUS, text))
     if not found:
-        raise _nothing_to_propose(work, f"the target refuses v{current} (CURRENT)")
+        alive = previous if seen.previous is Login.ACCEPTED else None  # and it leaked, or it would be proposed
+        raise _nothing_to_propose(work, f"the target refuses v{current} (CURRENT)", alive)
     return found
 
 
@@ -110,16 +111,19 @@ def _leaked(work: Work, number: int | None) -> bool:
     return number is not None and work.book.record(number).compromised
 
 
-def _nothing_to_propose(work: Work, what: str) -> VaultkeeperError:
+def _nothing_to_propose(work: Work, what: str, alive: int | None = None) -> VaultkeeperError:
+    """`alive`: a leaked version that the target accepts."""
     name, opened = work.rotation.secret, newest_open(work.rotation.secret, work.parts)
     if opened is not None and _unfinished_business(opened):
         return _open_already(opened, work)
     leaked = _leaked(work, work.rotation.from_version)
-    adopt = f"vaultkeeper adopt {name}   with a value that works"
-    if by_hand(work.rotation.policy):
-        helps = f"vaultkeeper import {name}   with a new value that works"
+    adopt, overwrite = f"vaultkeeper adopt {name}   with a value that works", f"vaultkeeper rotate {name} --replace"
+    if by_hand(work.rotation.policy) and (opened is None or takes_value(opened)):
+        helps = import_or_adopt(name)
     elif opened is None or opened.state is State.AMBIGUOUS:
-        helps = f"vaultkeeper rotate {name} --replace"
+        helps = overwrite
+    elif opened.cause is Cause.TARGET_WENT_BACK and _did_nothing(opened):
+        helps = f"{adopt}, or   vaultkeeper rollback {name}   and then   {overwrite}"
     elif opened.cause is Cause.DRIFT:
         helps = f"put the consumers right by hand, then   vaultkeeper resume {name}"
     else:
@@ -131,9 +135,18 @@ def _nothing_to_propose(work: Work, what: str) -> VaultkeeperError:
         else "only a person can make a value there"
         if by_hand(work.rotation.policy)
         else "a value that the system itself made cannot be set again",
-        works="nothing was changed by this command" if leaked else "none of the stored versions was accepted",
+        works=f"v{alive} (PREVIOUS) alone, and it leaked: nobody is handed it again"
+        if alive
+        else "nothing was changed by this command"
+        if leaked
+        else "none of the stored versions was accepted",
         next=helps,
     )
+
+
+def _did_nothing(rotation: Rotation) -> bool:
+    """Has it made no value yet, so that `rollback` ends it at once?"""
+    return rotation.to_version is None and rotation.direction is Direction.FORWARD
 
 
 def _unfinished_business(rotation: Rotation) -> bool:

@@ -109,7 +109,7 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
         renewed = f"vaultkeeper import {name}"
         nexts[State.ROLLED_BACK] = f"put right what is named above, then   {renewed}   (the same value, or a new one)"
         if rotation.cause is Cause.NONE_ACCEPTED:
-            nexts[State.AMBIGUOUS] = nexts[State.ROLLED_BACK] = f"{renewed}   with a new value that works"
+            nexts[State.AMBIGUOUS] = nexts[State.ROLLED_BACK] = import_or_adopt(name)
         if rotation.cause is Cause.ASKED:
             nexts[State.ROLLED_BACK] = f"nothing; for a new value   {renewed}"
     if rotation.cause is Cause.ACCOUNT_IN_USE:
@@ -121,6 +121,11 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
         works=works_now(rotation),
         next=nexts.get(rotation.state, forward),
     )
+
+
+def import_or_adopt(name: str) -> str:
+    """What gives a secret that only a person can change a value that works, where none of ours is accepted."""
+    return f"vaultkeeper import {name}   with a new value, or   vaultkeeper adopt {name}   with the value that works"
 
 
 _WHY = {

@@ -37,7 +37,7 @@ class World(NamedTuple):
     accepted: frozenset[int]
     groups: tuple[Group, ...]
     restored: bool = False  #: the target was put back, and nothing of ours has been set since
-    old_refused: bool = False  #: an operator took the old value away before anybody went back to it
+    old_refused: bool = False  #: somebody took the old value away before anybody went back to it
 
 
 class Fact(NamedTuple):
@@ -226,9 +226,12 @@ class Engine:
     def _restored(self, at: Point) -> Iterator[Edge]:
         """The target comes back from a backup: of before this rotation, or of before the one before it."""
         backups = {self.accepted_before()} | (set() if self.case.first else {frozenset([PREVIOUS])})
+        rotation = self.rotation(at.live or at.durable)
+        old, forward = at.durable.value(rotation.from_version), rotation.direction is Direction.FORWARD
         for backup in backups:
             if backup != at.world.accepted:
-                world = at.world._replace(accepted=backup, restored=True)
+                refused = at.world.old_refused or (forward and rotation.open and old not in backup)
+                world = at.world._replace(accepted=backup, restored=True, old_refused=refused)
                 yield Edge(Kind.FAULT, f"target restored to {sorted(backup)}", less(at)._replace(world=world))
 
     def _operator_refuses_the_old_one(self, at: Point) -> Iterator[Edge]:

@@ -107,6 +107,7 @@ CASES = [
     Case("previous keys, --data-loss", Strategy.PREVIOUS_KEYS, groups=2, purpose=Purpose.EMERGENCY, data_loss=True),
     Case("manual", Strategy.MANUAL, groups=2),
     Case("manual, first", Strategy.MANUAL, first=True),
+    Case("manual, imported", Strategy.MANUAL, replace=True),
     Case("manual, emergency", Strategy.MANUAL, purpose=Purpose.EMERGENCY),
     Case("manual, unverified", Strategy.MANUAL, unverified="no harmless call"),
     Case("nobody checks", None, groups=2),

@@ -22,6 +22,7 @@ from vaultkeeper.model.rotation import ENDED, Audience, Cause, Direction, Purpos
 from vaultkeeper.model.secret import Acceptance, Strategy
 
 ENOUGH = 400  # steps without faults in which everything has ended, or it never does
+SET_BY_NOBODY = frozenset({Strategy.MINTED, Strategy.MANUAL})  # once its system refuses it
 PERSONS_TURN = frozenset({State.PARKED, State.AMBIGUOUS})
 
 
@@ -184,13 +185,21 @@ def judge_state(engine: Engine, at: Point) -> Iterator[str]:
 
 
 def hands_out_a_refused_value(engine: Engine, at: Point) -> bool:
-    """With one fault the operator's own was the only one, so the look before the way back got its answer."""
+    """With one fault what took it away was the only one, so the look before the way back got its answer.
+
+    What a machine can set again is handed out where neither works: it is set right after.
+    """
     rotation = engine.rotation(at.live or at.durable)
-    phase, known = rotation.phase, engine.case.faults == 1 and at.world.old_refused and not engine.case.unverified
+    phase, known = rotation.phase, knew_that_the_old_one_is_refused(engine, at)
     delivers = phase is not None and phase.step is Step.DELIVER and phase.audience is Audience.CONSUMERS
     old, new = at.durable.value(rotation.from_version), at.durable.value(rotation.to_version)
     goes_back = rotation.direction is Direction.BACK and rotation.begun and delivers
-    return known and goes_back and new in at.world.accepted and old not in at.world.accepted
+    lasting = new in at.world.accepted or engine.case.strategy in SET_BY_NOBODY
+    return known and goes_back and lasting and old not in at.world.accepted
+
+
+def knew_that_the_old_one_is_refused(engine: Engine, at: Point) -> bool:
+    return engine.case.faults == 1 and at.world.old_refused and not engine.case.unverified
 
 
 def consumers_hold_accepted(engine: Engine, at: Point) -> bool:
@@ -252,6 +261,8 @@ def judge_stop(engine: Engine, at: Point) -> Iterator[str]:
         yield f"{described} names no cause or no next command"
     if described == "parked (unsupported)" and engine.case.strategy is Strategy.MINTED and not _anything_works(at):
         yield f"{described}, but nothing works any more"
+    looked = rotation.state is State.ROLLED_BACK and any(phase.step is Step.OBSERVE for phase in rotation.back)
+    unknowing = unknowing and not (looked and knew_that_the_old_one_is_refused(engine, at))
     if told is not None and not unknowing and engine.case.checked:
         yield from _says_what_works(at, told.works)
     if rotation.state in ENDED:

@@ -12,13 +12,17 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.engine_steps.bench import GRACE, HOUR, LONG, Bench
+from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.engine.rotate import Report
+from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.rotation import Cause, Direction, State, Step
+from vaultkeeper.model.secret import SecretBytes
 from vaultkeeper.ports import Change
 from vaultkeeper.testing.faults import Fault, Goes
 
 NOW = timedelta(0)
+COMMAND = r"vaultkeeper ([a-z]+ s(?: --[a-z]+)*)"
 NONE_WORKS = "none of the stored versions was accepted"
 
 
@@ -55,7 +59,7 @@ def lose_at_set(bench: Bench, *numbers: int) -> None:
 
 def commands(report: Report) -> list[str]:
     assert report.error is not None
-    return re.findall(r"vaultkeeper ([a-z]+ s(?: --[a-z]+)*)", report.error.next)
+    return re.findall(COMMAND, report.error.next)
 
 
 def obeyed(bench: Bench, command: str) -> Report:
@@ -129,9 +133,8 @@ def test_what_an_earlier_release_parked_there_comes_out_by_either_command(comman
 
 def test_where_the_one_before_the_old_one_is_back_it_is_proposed() -> None:
     bench = waiting_with("backup", versions=2)
-    state, handle = bench.world.state["db_s"], bench.record("s", 1).handle
     lose(bench, 2, 3)
-    state["tokens"][handle] = {"name": bench.record("s", 1).id, "value": token(bench, 1), "expires_at": None}
+    come_back(bench, 1)
     report = bench.rollback("s")
     assert report.rotation is not None
     assert (report.state, report.rotation.cause) == ("parked", Cause.TARGET_WENT_BACK)
@@ -142,6 +145,72 @@ def test_where_the_one_before_the_old_one_is_back_it_is_proposed() -> None:
     apply("s", "take-previous", bench.parts())
     assert bench.running("f")[""] == token(bench, 1)
     bench.done("s")
+
+
+@pytest.mark.parametrize("out", ["adopt s", "rollback s"])
+def test_where_only_a_leaked_one_is_back_both_ways_out_are_told(out: str) -> None:
+    """Once only `adopt` was, of a token that somebody has to make by hand."""
+    bench = leaked_and_back(f"leaked-{out}")
+    assert bench.one("s").cause is Cause.TARGET_WENT_BACK
+    with pytest.raises(RotationFailed) as told:
+        reconcile("s", bench.parts())
+    assert re.findall(COMMAND, told.value.next) == ["adopt s", "rollback s", "rotate s --replace"]
+    assert told.value.works == "v1 (PREVIOUS) alone, and it leaked: nobody is handed it again"
+    if out == "adopt s":
+        adopted(bench)
+        return
+    report = obeyed(bench, out)
+    assert report.state == "rolled_back"
+    assert commands(report) == ["reconcile s"]
+    with pytest.raises(RotationFailed) as again:
+        reconcile("s", bench.parts())
+    assert re.findall(COMMAND, again.value.next) == ["rotate s --replace"]
+    assert obeyed(bench, "rotate s --replace").state == "done"
+    current = bench.current("s")
+    assert current in bench.accepted("s")
+    assert bench.running("f")[""] == token(bench, current or 0)
+
+
+def test_on_the_way_back_only_the_way_out_that_is_open_is_told() -> None:
+    """There a rollback would find the same again."""
+    bench = leaked_and_back("leaked-way-back", lost=())
+    bench.faults.script = [Fault("f.confirm", Goes.UNREACHABLE, bench.calls("f.confirm") + 1)]
+    bench.rotate("s", wait=NOW)
+    come_back(bench, 1)
+    lose(bench, 2, 3)
+    bench.rollback("s")
+    assert bench.newest("s").cause is Cause.TARGET_WENT_BACK
+    with pytest.raises(RotationFailed) as told:
+        reconcile("s", bench.parts())
+    assert re.findall(COMMAND, told.value.next) == ["adopt s"]
+    adopted(bench)
+
+
+def adopted(bench: Bench) -> None:
+    """Somebody makes one by hand."""
+    bench.world.state["db_s"]["tokens"]["by-hand"] = {"name": "by-hand", "value": b"made", "expires_at": None}
+    adopt("s", {"token": SecretBytes(b"made")}, bench.parts())
+    assert not bench.newest("s").open
+    apply("s", "deliver", bench.parts())
+    assert bench.running("f")[""] == b"made"
+
+
+def leaked_and_back(name: str, *, lost: tuple[int, ...] = (2,)) -> Bench:
+    """v1 leaked and is PREVIOUS, v2 is CURRENT; then a backup brings v1 back, and v2 is `lost`."""
+    bench = Bench(f"lost-{name}")
+    bench.use(bench.make.minted("s", bench.make.file("f", {"": "{token}"})))
+    bench.done("s")
+    assert bench.emergency("s")[0].state == "done"
+    assert bench.record("s", 1).compromised
+    if lost:
+        come_back(bench, 1)
+    lose(bench, *lost)
+    return bench
+
+
+def come_back(bench: Bench, number: int) -> None:
+    made = {"name": bench.record("s", number).id, "value": token(bench, number), "expires_at": None}
+    bench.world.state["db_s"]["tokens"][bench.record("s", number).handle] = made
 
 
 def test_what_was_lost_in_grace_is_seen_at_the_retirement_and_not_said_to_work() -> None:
