@@ -131,6 +131,7 @@ def test_what_the_programs_say_of_use_and_of_themselves(tmp_path: Path) -> None:
         (lambda path: path.unlink(), "cannot be run: No such file"),
         (lambda path: path.chmod(0o644), "is no program"),
         (lambda path: path.chmod(0o757), "everybody may write to"),
+        (lambda path: path.parent.chmod(0o777), "put another program at"),
     ],
 )
 def test_a_program_that_cannot_be_trusted_is_refused_before_anything(tmp_path: Path, change: Any, text: str) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vaultkeeper.access import process
@@ -66,6 +67,11 @@ def runnable(argv: Sequence[str]) -> list[Finding]:
         return [Finding("refuse", f"{argv[0]} is no program", f"chmod +x {argv[0]}")]
     if found.st_mode & 0o002:
         return [Finding("refuse", f"everybody may write to {argv[0]}, and it is given values", f"chmod o-w {argv[0]}")]
+    for folder in Path(os.path.realpath(argv[0])).parents:
+        mode = folder.stat().st_mode
+        if mode & 0o002 and not mode & stat.S_ISVTX:  # in /tmp others cannot rename what is ours
+            text = f"everybody may write to {folder}, and so put another program at {argv[0]}, which is given values"
+            return [Finding("refuse", text, f"chmod o-w {folder}")]
     return []
 
 
