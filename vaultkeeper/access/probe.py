@@ -12,11 +12,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vaultkeeper.access import process
+from vaultkeeper.access import process, program
 from vaultkeeper.access.files import Snapshot
 from vaultkeeper.access.settings import Codes, Command, PolicyPath, Shape, Url, host_of
 from vaultkeeper.errors import BackendError
-from vaultkeeper.model.outcome import Login
+from vaultkeeper.model.outcome import Finding, Login
 from vaultkeeper.ports import Deadline
 
 RELOAD_TIME_S = 1.0
@@ -94,6 +94,16 @@ def ask(probe: Probe, credential: bytes, deadline: Deadline, *, secrets: Sequenc
 def address_of(probe: Probe | None) -> str:
     """What a failed login is charged to: host and port of a request, else this machine."""
     return host_of(probe.http) if isinstance(probe, HttpProbe) else "local"
+
+
+def unfit(probe: Probe) -> list[Finding]:
+    """Why no credential may be shown to it. Nothing is asked but the resolver."""
+    from vaultkeeper.access import http
+
+    if isinstance(probe, Command):
+        return program.runnable(probe.command)
+    forbidden = http.forbids(probe.http, plain_ok=probe.tls == "off")
+    return [Finding("refuse", forbidden)] if forbidden else []
 
 
 def ask_as_nobody(probe: HttpProbe, deadline: Deadline) -> Login:

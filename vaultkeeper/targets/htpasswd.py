@@ -257,12 +257,10 @@ class HtpasswdTarget:
         found = self.settings.probe
         if found is None:
             return [Finding("unchecked", "without a `probe` nothing shows what the reader accepts", "give `probe`")]
-        if not isinstance(found, BasicProbe):
-            return []
+        if (unfit := probe.unfit(found)) or not isinstance(found, BasicProbe):
+            return unfit
         try:
             said = probe.ask_as_nobody(found, ctx.deadline)
-        except ConfigurationInvalid as error:
-            return [Finding("refuse", error.what)]
         except BackendError as error:
             return [Finding("unchecked", error.what)]
         if said is Login.ACCEPTED:

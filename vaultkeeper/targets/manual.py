@@ -98,6 +98,8 @@ class ManualTarget:
             findings.append(Finding("warn", text, "give `link`, the page with the keys"))
         if self.settings.probe is None:
             findings.append(Finding("unchecked", "without a `probe` nothing shows what is accepted", "give `probe`"))
+        else:
+            findings += probe.unfit(self.settings.probe)
         return findings or [Finding("ok", f"a person changes it at {self.page()}, and a probe shows what is accepted")]
 
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:

@@ -222,10 +222,10 @@ class TokenListTarget:
         found = self.settings.probe
         if found is None:
             return [Finding("unchecked", "without a `probe` nothing shows what the checker accepts", "give `probe`")]
+        if unfit := probe.unfit(found):
+            return unfit
         try:
             said = probe.ask_as_nobody(found, ctx.deadline) if isinstance(found, HttpProbe) else Login.REJECTED
-        except ConfigurationInvalid as error:
-            return [Finding("refuse", error.what)]
         except BackendError as error:
             return [Finding("warn", error.what)]
         if said is Login.ACCEPTED:
