@@ -151,10 +151,19 @@ def _obey(run: Run, name: str, rotation: Rotation) -> None:
         run.command(f"rollback {name}", lambda p: rollback(name, p, wait=LONG))
 
 
-def _nothing_is_left(run: Run, name: str, reports: list[Report]) -> bool:
-    """A store that lost every version, before a target that accepts nothing: only a newer backup helps."""
-    stale = [report.rotation.cause for report in reports if report.rotation] == [Cause.STALE]
-    return stale and StagingLabel.CURRENT not in run.judge.labels.get(name, {}) and run.truth(name) is None
+def _beyond_help(run: Run, name: str) -> bool:
+    """A store that lost every version, before a target that accepts nothing, and who waits for one of such.
+
+    Only a newer backup helps.
+    """
+    run.judge.refresh(name)
+    rotation = run.judge.newest.get(name)
+    if rotation is None or not rotation.open:
+        return False
+    if rotation.waiting is Waiting.DEPENDENCY:
+        return any(_beyond_help(run, other) for other in rotation.policy.depends_on)
+    nothing_is_left = StagingLabel.CURRENT not in run.judge.labels.get(name, {}) and run.truth(name) is None
+    return rotation.cause is Cause.STALE and nothing_is_left
 
 
 def _replace(run: Run, name: str) -> list[Report]:
@@ -197,7 +206,7 @@ def _rotates_again(run: Run, name: str, policy: RotationPolicy) -> bool:
         reports = _replace(run, name)
     else:
         reports = run.command(f"rotate {name}", lambda p: rotate([name], p, by_name=True, wait=LONG))
-    if _nothing_is_left(run, name, reports):
+    if _beyond_help(run, name):
         return False
     if [report.state for report in reports] != ["done"]:
         raise Broken(7, f"{name} does not rotate when all is well again")
