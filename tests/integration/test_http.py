@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tests.integration.house_kit import LONG, House, house
 from tests.integration.hunter import Hunter
-from tests.servers import http, tls
+from tests.servers import TestAccount, http, tls
 from tests.servers.htpasswd import hashed
 from tests.servers.http import ApplicationServer
 from tests.servers.http_place import Drawers
@@ -190,6 +190,18 @@ def test_tls_is_verified_for_changes_and_logins_and_its_failure_named(tmp_path: 
         nginx.stop()
 
 
+def test_a_system_with_one_value_at_a_time_is_noticed_before_anybody_is_cut_off(server: Drawers) -> None:
+    name, password = server.user()
+    opened, ctx = target(server.one_password(name)), Watch().context()
+    old, new = held(1, password, username=name), held(2, username=name)
+    found = opened.set([new, old], [], ctx)
+    assert isinstance(found, Refused)
+    assert found.why is No.UNSUPPORTED
+    assert "takes one value at a time: say `strategy: single`" in found.detail
+    assert server.login(name, password)
+    assert not server.login(name, "vk-canary-1")
+
+
 # ------------------------------------------------------------------------------------------------- where a value may go
 
 
@@ -246,11 +258,26 @@ LOGIN = {"http": "https://a.example/me", "login": "basic"}
         ({"set": GOOD, "test": LOGIN, "users": ["a", "a"]}, "two different"),
         ({"set": GOOD, "test": LOGIN, "refuse": {"http": "https://a.example/u/{username}"}}, "which value it ends"),
         ({"set": GOOD, "test": LOGIN, "users": ["a", "b"], "refuse": GOOD}, "need no `refuse`"),
+        ({"set": GOOD, "test": LOGIN, "user": "a:b"}, "holds no `:`"),
     ],
 )
 def test_settings_that_cannot_work_or_would_show_a_value_are_refused(settings: Any, text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         HttpTarget.open(settings, 1)
+
+
+@pytest.mark.parametrize("accounts", [{"user": "a"}, {"users": ["a", "b"]}, {}])
+@pytest.mark.parametrize("kind", ["http", "command"])
+def test_a_value_of_an_account_that_the_policy_does_not_name_is_not_adopted(kind: str, accounts: Any) -> None:
+    asked: Any = {"http": {"set": GOOD, "test": LOGIN}, "command": {"set": ["/bin/true"], "test": ["/bin/true"]}}[kind]
+    opened, ctx = Registry().target(kind, {**asked, **accounts}, 1), Watch().context()
+    ours, theirs = held(1, username="a").fields, held(1, username="c").fields
+    assert opened.complete(ours, ctx, adopting=True) == ours
+    if not accounts:
+        assert opened.complete(theirs, ctx, adopting=True) == theirs
+        return
+    with pytest.raises(ConfigurationInvalid, match="the value is for c: the policy has a"):
+        opened.complete(theirs, ctx, adopting=True)
 
 
 def test_a_body_of_a_policy_is_no_place_for_references(tmp_path: Path) -> None:
@@ -273,6 +300,18 @@ def test_a_body_of_a_policy_is_no_place_for_references(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- rotations
+
+
+def test_a_strategy_that_the_system_cannot_keep_cuts_nobody_off(shop: House, server: Drawers) -> None:
+    name, password = server.user()
+    shop.secret("app/one", {**server.one_password(name), "strategy": "overlap"}, "http")
+    shop.adopt("app/one", TestAccount(name, password))
+    shop.delivered_file("app/one").write_text(f"{name} {password}")
+    (report,) = shop.rotate("app/one")
+    assert report.state == "rolled_back"
+    assert report.rotation is not None
+    assert "say `strategy: single`" in report.rotation.detail
+    assert server.login(*shop.delivered("app/one"))
 
 
 def test_five_rotations_of_two_secrets_while_clients_log_in(shop: House, server: Drawers) -> None:

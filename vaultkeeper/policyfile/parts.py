@@ -242,8 +242,8 @@ def _unverified(part: Part) -> str | None:
 def _accounts(part: Part, spec: TargetSpec) -> None:
     """`user` and `users` are the format's words, whatever the kind."""
     alternating = spec.strategy is Strategy.ALTERNATING_USERS
-    if alternating and "user" in spec.settings and "users" not in spec.settings:
-        part.fault("user", "alternating_users takes `users: [A, B]`")
+    if alternating and not spec.settings.get("users"):
+        part.fault("user" if "user" in spec.settings else "strategy", "alternating_users takes `users: [A, B]`")
     if not alternating and "users" in spec.settings:
         part.fault("users", f"{spec.strategy.value} takes `user`; two accounts take turns by alternating_users")
     admin = spec.settings.get("admin")

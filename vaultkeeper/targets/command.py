@@ -90,6 +90,11 @@ class CommandSettings(Shape):
         return self
 
     @property
+    def accounts(self) -> tuple[str, ...]:
+        """Those that are named."""
+        return self.users or ((self.user,) if self.user else ())
+
+    @property
     def programs(self) -> tuple[Argv, ...]:
         """Every program that is named."""
         named = (self.set, self.test, self.observe, self.check, self.usage, self.disconnect)
@@ -136,9 +141,16 @@ class CommandTarget:
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
         """Adds `username` where the policy names accounts.
 
-        Raises ConfigurationInvalid where an adopted value does not say whose it is.
+        Raises ConfigurationInvalid where an adopted value does not say whose it is, or is another account's.
         """
+        accounts = self.settings.accounts
         if "username" in given:
+            name = given["username"].text()
+            if accounts and name not in accounts:
+                named = " and ".join(accounts)
+                raise ConfigurationInvalid(
+                    f"the value is for {name}", why=f"the policy has {named}", next="name it there"
+                )
             return given
         name = self._next_account(ctx, adopting=adopting)
         return {**given, "username": SecretBytes(name.encode())} if name else given

@@ -31,7 +31,7 @@ from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.request import Asked, Auth, Changing, Removing, Request
 from vaultkeeper.access.settings import Codes, host_of
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
-from vaultkeeper.model.outcome import Basis, Done, Finding, Login, Observation, Refused, Result, Unknown
+from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field
 from vaultkeeper.ports import Capabilities, Context
 
@@ -85,6 +85,8 @@ class HttpSettings(Asked):
             raise ValueError("give `user`, or `users` (alternating_users), not both")
         if self.users and self.users[0] == self.users[1]:
             raise ValueError("`users` must be two different accounts")
+        if self.test and self.test.login == "basic" and any(":" in name for name in self.accounts):
+            raise ValueError("with `login: basic` a user name holds no `:`, which would end it (RFC 7617)")
         if not all(one.in_address() <= _PUBLIC for one in self.requests):
             raise ValueError(_SAID_IN_ADDRESS)
         if not self.set.in_body() - _PUBLIC:
@@ -97,6 +99,11 @@ class HttpSettings(Asked):
                 "or {version_id}"
             )
         return self
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Those that are named."""
+        return self.users or ((self.user,) if self.user else ())
 
     @property
     def requests(self) -> Sequence[Request]:
@@ -156,9 +163,16 @@ class HttpTarget:
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
         """Adds `username` where the policy names accounts.
 
-        Raises ConfigurationInvalid where an adopted value does not say whose it is.
+        Raises ConfigurationInvalid where an adopted value does not say whose it is, or is another account's.
         """
+        accounts = self.settings.accounts
         if "username" in given:
+            name = given["username"].text()
+            if accounts and name not in accounts:
+                named = " and ".join(accounts)
+                raise ConfigurationInvalid(
+                    f"the value is for {name}", why=f"the policy has {named}", next="name it there"
+                )
             return given
         name = self._next_account(ctx, adopting=adopting)
         return {**given, "username": SecretBytes(name.encode())} if name else given
@@ -216,6 +230,8 @@ class HttpTarget:
                 return answer
             if isinstance(answer, Unknown):
                 doubt = doubt or answer
+        if doubt is None and (lost := self._ended_by_the_primary(accept, ctx)):
+            return lost
         for version in gone:
             if doubt is None:
                 ended = self._end(version, ctx)
@@ -223,6 +239,17 @@ class HttpTarget:
                 if isinstance(ended, Refused):
                     return ended
         return doubt or Done()
+
+    def _ended_by_the_primary(self, accept: Sequence[SecretVersion], ctx: Context) -> Refused | Unknown | None:
+        """A system that takes one value at a time is told before consumers are cut off, and has the old one again."""
+        if self.settings.test is None:
+            return None
+        for version in accept[1:]:
+            if self._works(version, ctx) is None:
+                back = self._change(self.settings.set, version, ctx)
+                text = f"{host_of(self.settings.set.http)} takes one value at a time: say `strategy: single`"
+                return Refused(No.UNSUPPORTED, text) if isinstance(back, Done) else Unknown(Login.UNREACHABLE, text)
+        return None
 
     def _to_end(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion]) -> list[SecretVersion]:
         """Those of `refuse` that another request has to end."""
