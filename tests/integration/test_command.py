@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tests.integration.house_kit import LONG, House, house
 from tests.integration.hunter import CALLS, Hunter
+from tests.servers import TestAccount
 from tests.servers.command import LegacyServer
 from tests.servers.command_place import OwnVault
 from vaultkeeper.destinations.command import CommandDestination
@@ -152,6 +153,32 @@ def test_a_program_that_does_not_end_is_killed_with_all_it_started(tmp_path: Pat
     child = Path("/proc", (tmp_path / "child").read_text().strip(), "cmdline")
     while child.exists() and child.read_bytes():  # killed already; its end may take a moment
         time.sleep(0.01)
+
+
+ONE_PLACE = """\
+#!/bin/sh
+# Knows one password, whatever else it is told to accept: the first that the document names.
+said=$(grep -o '"password": "[^"]*"' | head -n 1)
+case $1 in
+  set) printf %s "$said" > {kept} ;;
+  test) test "$said" = "$(cat {kept})" ;;
+esac
+"""
+
+
+def test_a_program_that_keeps_one_value_only_is_noticed_before_anybody_is_cut_off(tmp_path: Path, shop: House) -> None:
+    path, kept = tmp_path / "one-place", tmp_path / "kept"
+    path.write_text(ONE_PLACE.format(kept=kept))
+    path.chmod(0o755)
+    kept.write_text('"password": "vk-canary-1"')
+    argv = {"set": [str(path), "set"], "test": [str(path), "test"]}
+    shop.secret("app/one", {**argv, "strategy": "overlap", "user": "app"}, "command")
+    shop.adopt("app/one", TestAccount("app", "vk-canary-1"))
+    (report,) = shop.rotate("app/one")
+    assert report.state == "rolled_back"
+    assert report.rotation is not None
+    assert "ended a value of `accept`; if it keeps one only, say `strategy: single`" in report.rotation.detail
+    assert kept.read_text() == '"password": "vk-canary-1"'
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

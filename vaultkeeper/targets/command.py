@@ -36,7 +36,9 @@ from vaultkeeper.model.outcome import (
     Done,
     Finding,
     Login,
+    No,
     Observation,
+    Refused,
     Result,
     Unknown,
     Usage,
@@ -210,10 +212,21 @@ class CommandTarget:
     # ------------------------------------------------------------------------------------------------------ writing
 
     def set(self, accept: Sequence[SecretVersion], refuse: Sequence[SecretVersion], ctx: Context) -> Result:
-        """One run with both lists. A value that `accept` also holds is not told to be refused."""
+        """One run with both lists. A value that `accept` also holds is not told to be refused.
+
+        A program that heeds the first of `accept` alone has ended the others: it is told the next one by itself, so
+        that consumers are not cut off.
+        """
         kept = [version.fields for version in accept]
         gone = [version for version in refuse if version.fields not in kept]
-        return self._change(self.settings.set, "set", ctx, {"accept": accept, "refuse": gone})
+        done = self._change(self.settings.set, "set", ctx, {"accept": accept, "refuse": gone})
+        for version in accept[1:] if isinstance(done, Done) else ():
+            if self.test(version, ctx) is Login.REJECTED:
+                again: Mapping[str, Versions] = {"accept": [version], "refuse": [*accept[:1], *gone]}
+                back = self._change(self.settings.set, "set", ctx, again)
+                text = f"{self.settings.set[0]} ended a value of `accept`; if it keeps one only, say `strategy: single`"
+                return Refused(No.UNSUPPORTED, text) if isinstance(back, Done) else Unknown(Login.UNREACHABLE, text)
+        return done
 
     def disconnect(self, version: SecretVersion, ctx: Context) -> Result:
         if self.settings.disconnect is None:
