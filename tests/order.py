@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("tests/integration/test_leaks.py",)
-"""Files that share something that takes a minute to set up: each is run by one worker, not a piece by each."""
+TOGETHER = ("tests/integration/test_leaks.py", "tests/unit/test_docs.py")
+"""Files that share something that takes long to set up: each is run by one worker, not a piece by each."""
 
 FIRST = (
     "tests/integration/test_leaks.py",
