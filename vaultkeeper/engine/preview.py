@@ -131,8 +131,13 @@ def _placed(work: Work, target: Target, expected: Sequence[Refusal]) -> Delibera
         version = old if refusal.end is End.FROM else new
         if refusal.of == WRONG:
             version = target.decoy(version) or version
-        found.append(replace(refusal, account=target.login_key(version)[0] if old is not anybody else ""))
+        found.append(replace(refusal, account=_account(target, version) if old is not anybody else ""))
     return Deliberate(tuple(found), target.login_key(old)[1], budget_of(target, old))
+
+
+def _account(target: Target, version: SecretVersion) -> str:
+    """As it stands in the target's log; where a value has no user name, as its failures are counted."""
+    return version.fields["username"].text() if "username" in version.fields else target.login_key(version)[0]
 
 
 def _taking_turns(old: SecretVersion, policy: RotationPolicy) -> SecretVersion:

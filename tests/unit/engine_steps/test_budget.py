@@ -238,6 +238,17 @@ def test_a_plan_tells_which_logins_fail_on_purpose(
     assert told == expected
 
 
+def test_a_plan_names_the_account_as_its_target_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failures are counted by may be longer: a kind, a path and the name."""
+    bench = Bench("plan-account")
+    bench.use(bench.make.overlap("s"))
+    bench.done()
+    monkeypatch.setattr(Plain, "login_key", lambda *_: ("sim_overlap:db_s:app", "localhost"))
+    (plan,) = preview(["s"], bench.parts(), ask_servers=False)
+    assert plan.deliberate is not None
+    assert {refusal.account for refusal in plan.deliberate.refusals} == {"app"}
+
+
 @pytest.mark.parametrize(
     ("address", "here"),
     [
