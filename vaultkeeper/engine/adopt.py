@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
-from vaultkeeper.engine.budget import PUT_OFF
+from vaultkeeper.engine.budget import PUT_OFF, budget_of
 from vaultkeeper.engine.given import named, refuse_breaking_out
 from vaultkeeper.engine.groups import asked
-from vaultkeeper.engine.observe import explained, same_credential, tried
+from vaultkeeper.engine.observe import explained, made_up, same_credential, tried
 from vaultkeeper.engine.opening import giving_way, newest_open
 from vaultkeeper.engine.parts import Parts, open_target, present_binding
 from vaultkeeper.errors import AlreadyOpen, BackendError, NotFound, RotationFailed
 from vaultkeeper.model import duration
-from vaultkeeper.model.outcome import Login, No, Refused, Unknown
+from vaultkeeper.model.outcome import Basis, Login, No, Observation, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, Rotation, State
 from vaultkeeper.model.secret import Acceptance, Fields, SecretVersion, StagingLabel, VersionRecord
@@ -100,12 +100,22 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
 
 
 def _refuse_unchecked(target: Target, version: SecretVersion, parts: Parts) -> None:
-    """Where anybody is let in a login proves nothing, and some targets say so without one (invariant 5)."""
-    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([version], _context(version, parts)))
-    if isinstance(seen, Refused) and seen.why is No.UNCHECKED:
+    """Where anybody is let in a login proves nothing (invariant 5). Most targets say so without a failed one.
+
+    Where accounts are locked, or as many logins as may fail have failed, it is left to the first rotation.
+    """
+    ctx = _context(version, parts)
+    seen = asked(parts, f"{target.kind}.observe", lambda: target.observe([version], ctx))
+    open_to_all = isinstance(seen, Refused) and seen.why is No.UNCHECKED
+    why = seen.detail if isinstance(seen, Refused) else "the login with a made-up value was accepted too"
+    charged = budget_of(target, version)
+    locks = charged is not None and charged.own
+    if isinstance(seen, Observation) and seen.basis is Basis.LOGIN and not target.capabilities.mutual and not locks:
+        open_to_all = tried(parts, target, made_up(target, version), ctx, must_fail=True).said is Login.ACCEPTED
+    if open_to_all:
         raise RotationFailed(
             f"{version.secret}: this value was accepted, as any other would be",
-            why=seen.detail,
+            why=why,
             works="whatever worked before; nothing was stored or changed",
             next=f"put right what is named above, then   vaultkeeper adopt {version.secret}",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -14,7 +13,7 @@ from vaultkeeper.engine.creation import collect_orphan
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.judge import Proved, Tested
 from vaultkeeper.engine.moves import advance, park, turn_back, wait_unknown
-from vaultkeeper.engine.observe import by_binding, explained, login, same_credential, same_login, same_target
+from vaultkeeper.engine.observe import by_binding, explained, login, made_up, same_credential, same_login, same_target
 from vaultkeeper.engine.parts import power
 from vaultkeeper.engine.plan import one_at_a_time
 from vaultkeeper.engine.work import Work, partly, phase_of
@@ -27,9 +26,7 @@ from vaultkeeper.model.outcome import (
 from vaultkeeper.model.rotation import Cause, Direction, End, Purpose, Step
 from vaultkeeper.model.secret import (
     Acceptance,
-    SecretBytes,
     SecretVersion,
-    main_field,
 )
 from vaultkeeper.ports import Change, ClosesSessions, Spares, Target, VersionChange
 
@@ -146,12 +143,7 @@ def _wrong_value(work: Work, target: Target, pending: SecretVersion) -> SecretVe
     refuses_old = any(End.FROM in p.refuse for p in work.rotation.phases[: work.rotation.at] if p.step is Step.SET)
     if refuses_old and current is not None and not same_login(current, pending):
         return current
-    decoy = target.decoy(pending)
-    if decoy is not None:
-        return decoy
-    name = main_field(set(pending.fields))
-    length = max(len(pending.fields[name].reveal()), 16)
-    return replace(pending, fields={**pending.fields, name: SecretBytes(secrets.token_hex(length)[:length].encode())})
+    return made_up(target, pending)
 
 
 def prove(work: Work) -> Change:

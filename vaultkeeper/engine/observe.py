@@ -6,6 +6,7 @@ fail is charged to a durable budget first (rotation.md section 6).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,7 +22,7 @@ from vaultkeeper.engine.work import Work
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Basis, Held, Login, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.rotation import End, Placed
-from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretVersion
+from vaultkeeper.model.secret import MAIN_FIELDS, Binding, Fields, SecretBytes, SecretVersion, main_field
 from vaultkeeper.ports import Context, Explains, Target
 
 EVERYBODY: tuple[End | None, ...] = (End.TO, End.FROM, None)  #: None stands for PREVIOUS
@@ -236,6 +237,16 @@ def tried(
     if said is Login.REJECTED and failed_before and charged.own and not target.capabilities.tells_lockouts:
         return Tried(Login.THROTTLED, charged.window)  # a lock-out answers like a rejection there
     return heard
+
+
+def made_up(target: Target, version: SecretVersion) -> SecretVersion:
+    """A login that must fail: what the target says hurts nobody, else a random value of the same length."""
+    decoy = target.decoy(version)
+    if decoy is not None:
+        return decoy
+    name = main_field(set(version.fields))
+    length = max(len(version.fields[name].reveal()), 16)
+    return replace(version, fields={**version.fields, name: SecretBytes(secrets.token_hex(length)[:length].encode())})
 
 
 def explained(parts: Parts, target: Target, version: SecretVersion, said: Login, ctx: Context) -> str:

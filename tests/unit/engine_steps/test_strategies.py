@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.engine_steps.bench import Bench
 from vaultkeeper.engine.preview import Gap, preview
+from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.outcome import Failed, No
 from vaultkeeper.model.policy import RotationPolicy
 from vaultkeeper.model.rotation import Cause, State, Step, Waiting
@@ -235,6 +236,19 @@ def test_a_target_that_checks_nothing_is_told_and_never_done() -> None:
     bench.world.state["db_a"]["trusting"] = True
     rotation = bench.one("a")
     assert (rotation.state, rotation.cause) == (State.PARKED, Cause.CHECKS_NOTHING)
+
+
+def test_a_value_that_is_accepted_as_any_other_would_be_is_not_adopted() -> None:
+    bench = Bench("adopting-trust")
+    bench.use(bench.make.manual("a"))
+    real = bench.made_by_hand("a", "real-value-1234567890")
+    bench.world.state["db_a"]["trusting"] = True
+    with pytest.raises(RotationFailed, match="accepted, as any other would be"):
+        bench.adopt("a", real)
+    assert bench.current("a") is None
+    bench.world.state["db_a"]["trusting"] = False
+    bench.adopt("a", real)
+    assert bench.current("a") == 1
 
 
 def test_a_rollback_version_is_stored_before_it_is_tested() -> None:
