@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,21 @@ def _command(shop: Installed, *arguments: str, code: int = 0) -> str:
     if "--json" in arguments:
         assert json.loads(ran.stdout)
     return shown
+
+
+def test_one_wrong_password_of_the_admin_is_one_failed_login_for_all_secrets(
+    server: RedisServer, install: Install, tmp_path: Path
+) -> None:
+    """fail2ban bans an address at the fifth."""
+    wrong = tmp_path / "wrong"
+    wrong.write_text(os.urandom(8).hex())
+    wrong.chmod(0o600)
+    admin = {"username": "vk_rotator", "password": {"file": str(wrong)}}
+    accounts = [server.account() for _ in range(6)]
+    shop = install({f"shop/{n}": replace(a, settings={**a.settings, "admin": admin}) for n, a in enumerate(accounts)})
+    before = server.refused_logins()
+    for name in shop.accounts:
+        shop.adopt(name)
+    reports = rotate(list(shop.accounts), replace(shop.parts, parallel=4), by_name=True)
+    assert {report.state for report in reports} == {"rolled_back"}
+    assert server.refused_logins() - before == 1

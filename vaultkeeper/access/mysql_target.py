@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from vaultkeeper.access import mysql_people as people
+from vaultkeeper.access import refused
 from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.mysql import Denial, LoginFailed, ReplyLost, Session, StatementFailed, connect
 from vaultkeeper.access.mysql_people import Account
@@ -129,13 +130,17 @@ class Accounts:
         return self._admin.borrow(self._until_s(ctx), make)
 
     def _admin_session(self, admin: Admin, ctx: Context) -> Session:
-        fields = ctx.credentials.resolve(admin.password)
-        try:
-            return self._connect(admin.username, password(fields), self._until_s(ctx), runs=True)
-        except LoginFailed as error:
-            if error.denial is Denial.REJECTED:
-                raise NotAuthorised(error.what, why=error.why or "it is the policy's `admin`") from None
-            raise
+        given = password(ctx.credentials.resolve(admin.password))
+
+        def log_in() -> Session:
+            try:
+                return self._connect(admin.username, given, self._until_s(ctx), runs=True)
+            except LoginFailed as error:
+                if error.denial is Denial.REJECTED:
+                    raise NotAuthorised(error.what, why=error.why or "it is the policy's `admin`") from None
+                raise
+
+        return refused.once(self.settings.address, admin.username, given.encode(), log_in)
 
     def _own_session(self, ctx: Context) -> Session:
         for version in (ctx.pending, ctx.current):

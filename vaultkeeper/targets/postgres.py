@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from vaultkeeper.access import postgres as pg
 from vaultkeeper.access import postgres_advice as advice
 from vaultkeeper.access import postgres_roles as roles
+from vaultkeeper.access import refused
 from vaultkeeper.access.address import Address
 from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.settings import PolicyPath, Shape
@@ -388,20 +389,24 @@ class PostgresTarget:
         return self._admin.borrow(self._until_s(ctx), lambda: self._admin_session(admin, ctx))
 
     def _admin_session(self, admin: Admin, ctx: Context) -> pg.Session:
-        fields = ctx.credentials.resolve(admin.password)
-        try:
-            return pg.connect(
-                self.settings.address,
-                username=admin.username,
-                password=_password(fields),
-                database=admin.database,
-                until_s=self._until_s(ctx),
-                require=pg.SCRAM_OR_NOTHING,
-            )
-        except pg.LoginFailed as error:
-            if error.denial is pg.Denial.REJECTED:
-                raise NotAuthorised(error.what, why=error.why or "it is the policy's `admin`") from None
-            raise
+        password = _password(ctx.credentials.resolve(admin.password))
+
+        def log_in() -> pg.Session:
+            try:
+                return pg.connect(
+                    self.settings.address,
+                    username=admin.username,
+                    password=password,
+                    database=admin.database,
+                    until_s=self._until_s(ctx),
+                    require=pg.SCRAM_OR_NOTHING,
+                )
+            except pg.LoginFailed as error:
+                if error.denial is pg.Denial.REJECTED:
+                    raise NotAuthorised(error.what, why=error.why or "it is the policy's `admin`") from None
+                raise
+
+        return refused.once(self.settings.address, admin.username, password.encode(), log_in)
 
     def _own_session(self, ctx: Context) -> pg.Session:
         for version in (ctx.pending, ctx.current):

@@ -26,6 +26,7 @@ from typing import ClassVar, Self
 from vaultkeeper.access import redis as wire
 from vaultkeeper.access import redis_acl as acl
 from vaultkeeper.access import redis_advice as advice
+from vaultkeeper.access import refused
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.redis_settings import Admin, RedisSettings
 from vaultkeeper.access.redis_socket import Address, Denial, LoginFailed
@@ -262,12 +263,16 @@ class RedisTarget:
         if not isinstance(admin, Admin):
             return self._own_session(address, ctx, also)
         password = _password(ctx.credentials.resolve(admin.password))
-        try:
-            return self._connect(address, admin.username, password, ctx)
-        except LoginFailed as error:
-            if error.denial is Denial.REJECTED:
-                raise NotAuthorised(error.what, why="it is the policy's `admin`") from None
-            raise
+
+        def log_in() -> wire.Session:
+            try:
+                return self._connect(address, admin.username, password, ctx)
+            except LoginFailed as error:
+                if error.denial is Denial.REJECTED:
+                    raise NotAuthorised(error.what, why="it is the policy's `admin`") from None
+                raise
+
+        return refused.once(address, admin.username, password, log_in)
 
     def _own_session(self, address: Address, ctx: Context, also: Sequence[SecretVersion]) -> wire.Session:
         tried: list[bytes] = []
