@@ -113,6 +113,8 @@ def judge_seen(rotation: Rotation, seen: Seen, now: datetime) -> Change:
     """The first phase of every rotation, and what follows every unknown outcome."""
     if seen.newer_tag:
         return park(rotation, Cause.STALE, seen.detail)
+    if seen.from_ is Login.ACCEPTED:
+        rotation = replace(rotation, gone=None)
     if rotation.phase is not None and rotation.phase.step is Step.OBSERVE:
         forward = rotation.direction is Direction.FORWARD
         return _judge_before_create(rotation, seen, now) if forward else _judge_before_handing_back(rotation, seen, now)
@@ -133,12 +135,19 @@ def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Chang
     if seen.from_ in NO_ANSWER:
         return _nothing_concluded(rotation, seen, seen.from_, now)
     if rotation.options.replace or (rotation.options.forget_old and seen.from_ is None):
-        return advance(rotation, now)
+        return advance(_known_gone(rotation, seen), now)
     if seen.previous is Login.ACCEPTED:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
     if seen.previous in NO_ANSWER:
         return _nothing_concluded(rotation, seen, seen.previous, now)
     return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
+
+
+def _known_gone(rotation: Rotation, seen: Seen) -> Rotation:
+    """It goes on, as a person said, but nobody is told that the old value works."""
+    if seen.from_ is not Login.REJECTED:
+        return rotation
+    return replace(rotation, gone=Cause.TARGET_WENT_BACK if seen.previous is Login.ACCEPTED else Cause.NONE_ACCEPTED)
 
 
 def _judge_before_handing_back(rotation: Rotation, seen: Seen, now: datetime) -> Change:
@@ -203,7 +212,7 @@ def _judge_none_accepted(rotation: Rotation, seen: Seen, now: datetime) -> Chang
     admitted = (nothing_before or rotation.options.replace) and target is not None and not target.self_service
     admitted = admitted and not (back and dies_for_good(rotation.policy))
     if admitted and not rotation.finished:  # what finished is not done again: its labels have moved
-        return Change(_rewound(rotation, now))
+        return Change(_rewound(_known_gone(rotation, seen), now))
     return park(rotation, Cause.NONE_ACCEPTED, seen.detail)
 
 

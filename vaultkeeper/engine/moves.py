@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from vaultkeeper.engine.plan import Shape, keeps_old, one_at_a_time, shape_of, way_back
 from vaultkeeper.model.outcome import Login, Unknown
-from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Purpose, Rotation, State, Step, Waiting
+from vaultkeeper.model.rotation import Audience, Cause, Direction, End, Phase, Purpose, Rotation, State, Step, Waiting
 from vaultkeeper.model.secret import Acceptance, StagingLabel
 from vaultkeeper.ports import Change, VersionChange
 
@@ -54,10 +54,19 @@ def gap_closed(rotation: Rotation, now: datetime) -> Rotation:
 def advance(rotation: Rotation, now: datetime, facts: Facts | None = None) -> Change:
     """The present phase is behind us."""
     reached = max(rotation.reached, rotation.at) if rotation.direction is Direction.FORWARD else rotation.reached
+    if _made_the_old_one_accepted(rotation.phase):
+        rotation = replace(rotation, gone=None)
     moved = enter(rotation, rotation.at + 1, now, reached)
     if moved.phase is not None:
         return Change(moved, facts=facts)
     return _end(moved, now, facts)
+
+
+def _made_the_old_one_accepted(phase: Phase | None) -> bool:
+    """A checker accepts what it was handed once it runs on it."""
+    if phase is None or End.FROM not in phase.carry:
+        return False
+    return phase.step is Step.SET or (phase.step is Step.CONFIRM and phase.audience is Audience.CHECKER)
 
 
 def waited(rotation: Rotation, now: datetime) -> timedelta:

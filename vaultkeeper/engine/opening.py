@@ -29,6 +29,9 @@ def open_work(name: str, parts: Parts, purpose: Purpose, options: Options, super
         superseded = _replaced(name, parts)
     if superseded is None and purpose is Purpose.EMERGENCY:
         superseded = _overtaken(name, parts)
+    if superseded is not None:  # until its own look says otherwise
+        inherited = superseded.cause if superseded.cause is Cause.NONE_ACCEPTED else superseded.gone
+        rotation = replace(rotation, gone=inherited)
     leaked = rotation.from_version if purpose is Purpose.EMERGENCY else None
     facts = None if leaked is None else {leaked: VersionChange(compromised=True)}
     opened = parts.store.open_rotation(rotation, Change(rotation=superseded, facts=facts))

@@ -13,7 +13,7 @@ CHANGES_WHAT_WORKS = frozenset({Step.MINT, Step.SET, Step.DELIVER})
 
 def consumers_served(rotation: Rotation) -> bool:
     """Is every consumer proven to hold an accepted value, judging by the journal alone?"""
-    if rotation.cause in NOTHING_IS_BACK or rotation.cause in {Cause.DRIFT, Cause.OLD_REFUSED}:
+    if _nothing_is_back(rotation) or rotation.cause in {Cause.DRIFT, Cause.OLD_REFUSED}:
         return False
     if rotation.finished:
         return not rotation.unverified.startswith("cut ")
@@ -23,6 +23,13 @@ def consumers_served(rotation: Rotation) -> bool:
             return not left & {Step.SET, Step.DELIVER, Step.CONFIRM}
         return rotation.state is not State.PARKED or not left & {Step.DELIVER, Step.CONFIRM}
     return not (one_at_a_time(rotation.policy) and needs_observation(rotation))
+
+
+def _nothing_is_back(rotation: Rotation) -> Cause | None:
+    """Why the target does not accept what consumers had, as far as the journal knows."""
+    if rotation.cause in NOTHING_IS_BACK:
+        return rotation.cause
+    return None if rotation.finished else rotation.gone
 
 
 def closes_the_gap(rotation: Rotation) -> bool:
@@ -54,7 +61,7 @@ def exit_code(rotation: Rotation) -> int:
         case State.ROLLED_BACK if rotation.superseded:
             return 0
         case State.ROLLED_BACK:
-            return 6 if rotation.cause in NOTHING_IS_BACK else 5
+            return 6 if _nothing_is_back(rotation) else 5
         case State.AMBIGUOUS:
             return 6
         case _:
@@ -86,32 +93,24 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
     kind = RotationFailed if exit_code(rotation) == RotationFailed.exit_code else HalfApplied
     name = rotation.secret
     forward, back = f"vaultkeeper resume {name}", f"vaultkeeper rollback {name}"
+    helps = f"vaultkeeper adopt {name}   with the value that works, or   vaultkeeper rotate {name} --replace"
+    if by_hand(rotation.policy) and not rotation.finished:
+        helps = import_or_adopt(name)
     nexts = {
-        State.ROLLED_BACK: f"put right what is named above, then   vaultkeeper rotate {name}",
+        State.WAITING: awaited(rotation) or forward,
+        State.ROLLED_BACK: _after_going_back(rotation, helps),
         State.PARKED: f"{forward}   (forward)   or   {back}   (back)",
-        State.AMBIGUOUS: (
-            f"vaultkeeper adopt {name}   with the value that works, or   vaultkeeper rotate {name} --replace"
-        ),
+        State.AMBIGUOUS: helps,
     }
     if rotation.cause in NOTHING_IS_BACK - {Cause.NONE_ACCEPTED} or rotation.cause is Cause.DRIFT:
-        nexts[State.PARKED] = nexts[State.ROLLED_BACK] = f"vaultkeeper reconcile {name}"
-    if rotation.cause is Cause.ASKED:
-        nexts[State.ROLLED_BACK] = f"nothing; for a new value   vaultkeeper rotate {name}"
+        nexts[State.PARKED] = f"vaultkeeper reconcile {name}"
     if rotation.cause is Cause.BINDING:
         nexts[State.PARKED] = f"{forward}   when it is back, or   vaultkeeper rotate {name} --forget-old"
-    if rotation.cause is Cause.NONE_ACCEPTED:
-        nexts[State.ROLLED_BACK] = nexts[State.AMBIGUOUS]
     if rotation.purpose is Purpose.EMERGENCY and not (rotation.finished and rotation.cause is Cause.DRIFT):
         if rotation.phase is not None and rotation.phase.step in {Step.DELIVER, Step.CONFIRM, Step.RELEASE}:
             forward += f"   (waits for them once more)   or   vaultkeeper rotate {name} --emergency --cut"
+            nexts[State.WAITING] = forward
         nexts[State.PARKED] = forward  # back would be to the leaked value
-    if by_hand(rotation.policy) and not rotation.finished:
-        renewed = f"vaultkeeper import {name}"
-        nexts[State.ROLLED_BACK] = f"put right what is named above, then   {renewed}   (the same value, or a new one)"
-        if rotation.cause is Cause.NONE_ACCEPTED:
-            nexts[State.AMBIGUOUS] = nexts[State.ROLLED_BACK] = import_or_adopt(name)
-        if rotation.cause is Cause.ASKED:
-            nexts[State.ROLLED_BACK] = f"nothing; for a new value   {renewed}"
     if rotation.cause is Cause.ACCOUNT_IN_USE:
         overwrite = f"vaultkeeper rotate {name} --replace   (no way back)"
         nexts[rotation.state] = f"vaultkeeper adopt {name}   with the value that works, or   {overwrite}"
@@ -121,6 +120,21 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
         works=works_now(rotation),
         next=nexts.get(rotation.state, forward),
     )
+
+
+def _after_going_back(rotation: Rotation, helps: str) -> str:
+    """The next command after a way back. `helps`: what does where nothing of ours is accepted."""
+    name, first = rotation.secret, "put right what is named above, then   "
+    missing = _nothing_is_back(rotation)
+    if missing is Cause.NONE_ACCEPTED:
+        return helps if rotation.cause in {Cause.NONE_ACCEPTED, Cause.ASKED} else first + helps
+    if missing is not None or rotation.cause is Cause.DRIFT:
+        return f"vaultkeeper reconcile {name}"
+    given = by_hand(rotation.policy)
+    renewed = f"vaultkeeper import {name}" if given else f"vaultkeeper rotate {name}"
+    if rotation.cause is Cause.ASKED:
+        return f"nothing; for a new value   {renewed}"
+    return first + renewed + ("   (the same value, or a new one)" if given else "")
 
 
 def import_or_adopt(name: str) -> str:
@@ -153,21 +167,25 @@ def works_now(rotation: Rotation) -> str:
         Cause.OLD_REFUSED: f"{new}: the target accepts it, and refuses {old}",
         Cause.TARGET_WENT_BACK: f"an older version than {old}: the target was put back",
     }
-    if rotation.cause in nothing_of_ours:
-        return nothing_of_ours[rotation.cause]
+    begun = rotation.phases[: rotation.reached + 1]
+    unchanged = rotation.state is State.ROLLED_BACK or not any(p.step in CHANGES_WHAT_WORKS for p in begun)
+    unchanged = unchanged and not rotation.finished
+    known = rotation.cause if rotation.cause in nothing_of_ours else rotation.gone if unchanged else None
+    if known is not None:
+        return nothing_of_ours[known]
     if rotation.finished:
         return f"{new}: every consumer runs on it; {_of_the_old(rotation, old)}"
-    begun = rotation.phases[: rotation.reached + 1]
-    if rotation.state is State.ROLLED_BACK or not any(p.step in CHANGES_WHAT_WORKS for p in begun):
+    if unchanged:
         on_it = f"{old}: target and consumers are on it"
         return on_it if rotation.from_version else "whatever worked before: target and consumers are as they were"
     if rotation.policy.target is None:
         return f"{old} and {new}: no target checks either"
-    if one_at_a_time(rotation.policy):
-        if rotation.from_version is None:
-            return f"nothing for certain: the target may accept {new}"
+    proven, alone = rotation.direction is Direction.FORWARD and _new_is_proven(rotation), one_at_a_time(rotation.policy)
+    if rotation.gone is not None or (alone and rotation.from_version is None):
+        return f"{new}: it was proven" if proven else f"nothing for certain: the target may accept {new}"
+    if alone:
         return f"{old} or {new}: the target may accept only one of them"
-    if rotation.direction is Direction.BACK or not _new_is_proven(rotation):
+    if not proven:
         return f"{old}: the target accepts it, {new} may be refused"
     return f"{old} and {new}: the target accepts both" if rotation.from_version else f"{new}: it was proven"
 

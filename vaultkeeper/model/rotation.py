@@ -187,6 +187,7 @@ class Rotation:
     begun: bool = False  #: the present phase's outward call may have been made
     outcome_unknown: bool = False  #: observe before anything else
     doubted: bool = False  #: an earlier try of the present phase had an unknown outcome
+    gone: Cause | None = None  #: why the version it leaves is refused, as seen by a rotation that went on
     rejected: tuple[int, ...] = ()  #: versions found rejected by an observation that a login budget interrupted
     settled: tuple[GroupKey, ...] = ()  #: groups that this delivery, confirm or release has behind it, sorted
     proof: Proof | None = None  #: the weakest proof among its confirmed groups

@@ -113,7 +113,7 @@ class Engine:
         now = Fact(Acceptance.ACCEPTED.value, True, leaked)
         facts = () if case.first else ((PREVIOUS, Fact(old.value)), (FROM, now))
         empty = Ledger(-1, (None, None, None) if case.first else (None, FROM, PREVIOUS), facts, known)
-        ledger = self._opened(empty, case.purpose)
+        ledger = self._opened(empty, case.purpose, Cause.NONE_ACCEPTED if case.dead else None)
         held = self.held_before()
         world = World(self.accepted_before(), (Group(held, frozenset([held])),) * case.groups)
         return Point(world, ledger, ledger, case.faults)
@@ -123,14 +123,14 @@ class Engine:
             return frozenset()
         if self.case.first:
             return frozenset([FOREIGN] if self.case.account_usable else [])
-        return frozenset([FROM])
+        return frozenset() if self.case.dead else frozenset([FROM])
 
     def held_before(self) -> Values:
         if self.case.first:
             return (FOREIGN,) if self.case.account_usable else ()
         return (FROM, PREVIOUS) if self.case.strategy is Strategy.PREVIOUS_KEYS else (FROM,)
 
-    def _opened(self, ledger: Ledger, purpose: Purpose) -> Ledger:
+    def _opened(self, ledger: Ledger, purpose: Purpose, gone: Cause | None = None) -> Ledger:
         current, previous = ledger.labels[1], ledger.labels[2]
         policy = self.case.policy
         lost = self.case.data_loss and purpose is Purpose.EMERGENCY
@@ -146,6 +146,7 @@ class Engine:
             options=self.case.options,
             from_version=current,
             previous_version=previous,
+            gone=gone,
         )
         return ledger._replace(rotation=self._intern(rotation))
 
@@ -256,6 +257,8 @@ class Engine:
                 back = self._taken(at, "rollback", lambda r: moves.sent_back(r, T0))
                 yield Edge(Kind.CHOICE, "rollback", back)
                 return
+        if self.case.dead and at.durable.labels[1] == FROM:
+            return  # as it was before
         clean = at.faults == self.case.faults or at.world.restored
         if at.round == 0 and (rotation.open or clean):  # every other end leaves the same world as a clean one
             yield from self._follow_ups(at, rotation)

@@ -29,6 +29,7 @@ class Case:
     purpose: Purpose = Purpose.ROTATE
     cut: bool = False
     replace: bool = False
+    dead: bool = False  #: CURRENT is refused from the start, as the rotation that this one takes the place of saw
     data_loss: bool = False
     account_usable: bool = False
     self_service: bool = False
@@ -79,6 +80,8 @@ CASES = [
     Case("overlap, first, without --replace", Strategy.OVERLAP, first=True, account_usable=True),
     Case("overlap, no destination", Strategy.OVERLAP, groups=0),
     Case("overlap, rehearsal", Strategy.OVERLAP, purpose=Purpose.REHEARSE),
+    Case("overlap, dead, --replace", Strategy.OVERLAP, replace=True, dead=True),
+    Case("overlap, via, dead, --replace", Strategy.OVERLAP, via=True, replace=True, dead=True),
     Case("overlap, emergency", Strategy.OVERLAP, groups=2, purpose=Purpose.EMERGENCY),
     Case("overlap, emergency, --cut", Strategy.OVERLAP, purpose=Purpose.EMERGENCY, cut=True),
     Case("overlap, clients that cannot be put back", Strategy.OVERLAP, puts_back=False, sees_use=True),
@@ -89,15 +92,18 @@ CASES = [
     Case("alternating users", Strategy.ALTERNATING_USERS, groups=2, sees_use=True),
     Case("alternating users, first", Strategy.ALTERNATING_USERS, first=True),
     Case("alternating users, rehearsal", Strategy.ALTERNATING_USERS, purpose=Purpose.REHEARSE),
+    Case("alternating users, dead, --replace", Strategy.ALTERNATING_USERS, replace=True, dead=True),
     Case("alternating users, emergency", Strategy.ALTERNATING_USERS, purpose=Purpose.EMERGENCY),
     Case("minted", Strategy.MINTED, groups=2),
     Case("minted, first", Strategy.MINTED, first=True),
+    Case("minted, dead, --replace", Strategy.MINTED, replace=True, dead=True),
     Case("minted, emergency", Strategy.MINTED, purpose=Purpose.EMERGENCY),
     Case("single", Strategy.SINGLE, groups=2),
     Case("single, first", Strategy.SINGLE, first=True),
     Case("single, first, --replace", Strategy.SINGLE, first=True, account_usable=True, replace=True),
     Case("single, first, without --replace", Strategy.SINGLE, first=True, account_usable=True),
     Case("single, self-service", Strategy.SINGLE, self_service=True),
+    Case("single, dead, --replace", Strategy.SINGLE, replace=True, dead=True),
     Case("single, emergency", Strategy.SINGLE, purpose=Purpose.EMERGENCY),
     Case("single, via", Strategy.SINGLE, via=True, groups=2),
     Case("single, via, first", Strategy.SINGLE, via=True, first=True),
@@ -108,6 +114,7 @@ CASES = [
     Case("manual", Strategy.MANUAL, groups=2),
     Case("manual, first", Strategy.MANUAL, first=True),
     Case("manual, imported", Strategy.MANUAL, replace=True),
+    Case("manual, dead, --replace", Strategy.MANUAL, replace=True, dead=True),
     Case("manual, emergency", Strategy.MANUAL, purpose=Purpose.EMERGENCY),
     Case("manual, unverified", Strategy.MANUAL, unverified="no harmless call"),
     Case("nobody checks", None, groups=2),

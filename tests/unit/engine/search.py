@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tests.unit.engine.abstract import FOREIGN, ORPHAN, Engine, Kind, Ledger, Point
 from tests.unit.engine.cases import CASES, Case
 from tests.unit.engine.stepping import Stepping
-from vaultkeeper.engine import judge, verdict
+from vaultkeeper.engine import judge, moves, verdict
 from vaultkeeper.errors import VaultkeeperError
 from vaultkeeper.model.rotation import ENDED, Audience, Cause, Direction, Purpose, Rotation, State, Step
 from vaultkeeper.model.secret import Acceptance, Strategy
@@ -153,7 +153,7 @@ def stuck_with_reason(case: Case, at: Point, after: Rotation) -> bool:
     if after.cause is Cause.CHECKS_NOTHING:
         return after.direction is Direction.BACK and after.phase is None
     lost = {Cause.TARGET_WENT_BACK, Cause.NONE_ACCEPTED, Cause.OLD_REFUSED, Cause.NO_WAY_BACK, Cause.STILL_ACCEPTED}
-    return at.world.restored and after.cause in lost
+    return (at.world.restored or case.dead) and after.cause in lost
 
 
 # ---------------------------------------------------------------------------------------------------------- every state
@@ -169,7 +169,7 @@ def judge_state(engine: Engine, at: Point) -> Iterator[str]:
         visible |= world.accepted
     if visible - stored - {FOREIGN, ORPHAN}:
         yield f"durable before visible: {sorted(visible - stored)} is nowhere stored"
-    begins_with_one = not case.first or (
+    begins_with_one = not (case.first or case.dead) or (
         any(engine.rotation(ledger).finished for ledger in ledgers) and not world.restored
     )
     if case.checked and begins_with_one and not world.accepted & stored:
@@ -212,6 +212,8 @@ def consumers_hold_accepted(engine: Engine, at: Point) -> bool:
 def excused(engine: Engine, at: Point, ledgers: list[Ledger]) -> bool:
     """The stated gap of `single`; after a restored target, and after --cut, until the next command has ended."""
     if at.world.restored or any(engine.rotation(ledger).unverified.startswith("cut ") for ledger in ledgers):
+        return True
+    if engine.case.dead and at.round == 0 and not all(engine.rotation(ledger).finished for ledger in ledgers):
         return True
     return any(engine.once(ledger, in_the_gap) for ledger in ledgers)
 
@@ -257,6 +259,9 @@ def judge_stop(engine: Engine, at: Point) -> Iterator[str]:
     unknowing = at.world.restored or rotation.unverified.startswith("cut ")
     if code in {0, 5} and not served and not unknowing:
         yield f"exit {code} in {described}, but a consumer holds a refused value"
+    back = rotation.state is State.ROLLED_BACK and rotation.cause not in moves.NOTHING_IS_BACK
+    if code == 6 and back and served and not unknowing:
+        yield f"exit 6 in {described}, but every consumer holds an accepted value"
     if rotation.state in PERSONS_TURN and (rotation.cause is None or told is None or not told.next or not told.why):
         yield f"{described} names no cause or no next command"
     if described == "parked (unsupported)" and engine.case.strategy is Strategy.MINTED and not _anything_works(at):
@@ -318,7 +323,8 @@ def _judge_target(
     case, world = engine.case, at.world
     kept, left = versions
     value, other = at.durable.value(kept), at.durable.value(left)
-    if value is not None and value not in world.accepted:
+    as_before = case.dead and rotation.state is State.ROLLED_BACK
+    if value is not None and value not in world.accepted and not as_before:
         yield f"{rotation.state.value}: the target does not accept v{kept}"
     if ORPHAN in world.accepted:
         yield f"{rotation.state.value}: a minted value is left behind"

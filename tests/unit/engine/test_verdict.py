@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -152,6 +153,28 @@ def test_the_error_class_follows_the_exit_code() -> None:
 )
 def test_what_works_right_now(rotation: Rotation, works: str) -> None:
     assert verdict.works_now(rotation) == works
+
+
+@pytest.mark.parametrize(
+    ("rotation", "works"),
+    [
+        (standing(Step.PREPARE), "none of the stored versions was accepted"),
+        (standing(Step.PREPARE, state=State.ROLLED_BACK), "none of the stored versions was accepted"),
+        (begun(standing(Step.SET)), "nothing for certain: the target may accept v3 (new)"),
+        (begun(standing(Step.SET, Strategy.SINGLE)), "nothing for certain: the target may accept v3 (new)"),
+        (standing(Step.DELIVER, Strategy.SINGLE), "v3 (new): it was proven"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_version_that_was_seen_refused_is_not_said_to_work(rotation: Rotation, works: str) -> None:
+    seen = replace(rotation, gone=Cause.NONE_ACCEPTED)
+    assert verdict.works_now(seen) == works
+    assert verdict.exit_code(seen) == 6
+
+
+def test_what_was_left_behind_refused_costs_a_finished_rotation_nothing() -> None:
+    retiring = replace(waiting(Step.GRACE, Waiting.GRACE), gone=Cause.NONE_ACCEPTED)
+    assert verdict.exit_code(retiring) == 0
 
 
 def test_a_line_for_people_names_state_reason_and_time() -> None:
