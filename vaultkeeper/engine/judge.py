@@ -115,10 +115,26 @@ def judge_seen(rotation: Rotation, seen: Seen, now: datetime) -> Change:
         return park(rotation, Cause.STALE, seen.detail)
     if seen.from_ is Login.ACCEPTED:
         rotation = replace(rotation, gone=None)
-    if rotation.phase is not None and rotation.phase.step is Step.OBSERVE:
-        forward = rotation.direction is Direction.FORWARD
-        return _judge_before_create(rotation, seen, now) if forward else _judge_before_handing_back(rotation, seen, now)
-    return _judge_doubt(rotation, seen, now)
+    if rotation.phase is None or rotation.phase.step is not Step.OBSERVE:
+        judged = _judge_doubt(rotation, seen, now)
+    elif rotation.direction is Direction.FORWARD:
+        judged = _judge_before_create(rotation, seen, now)
+    else:
+        judged = _judge_before_handing_back(rotation, seen, now)
+    return replace(judged, facts={**_back_again(rotation, seen), **(judged.facts or {})} or None)
+
+
+def _back_again(rotation: Rotation, seen: Seen) -> Facts:
+    """A retired value that works again is retired again, where the next retirement collects what was left."""
+    collected = by_hand(rotation.policy) or any(phase.step is Step.RETIRE for phase in rotation.phases)
+    if rotation.previous_version is None or not _revived(rotation, seen) or not collected:
+        return {}
+    return {rotation.previous_version: VersionChange(acceptance=Acceptance.ACCEPTED)}
+
+
+def _revived(rotation: Rotation, seen: Seen) -> bool:
+    """Is PREVIOUS accepted, and not because a rollback hands it out again?"""
+    return seen.previous is Login.ACCEPTED and rotation.purpose is not Purpose.ROLLBACK
 
 
 def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Change:  # noqa: PLR0911 - one return a row
@@ -183,6 +199,8 @@ def _judge_doubt(rotation: Rotation, seen: Seen, now: datetime) -> Change:
         return _judge_none_accepted(rotation, seen, now)
     if End.TO not in accepted and rotation.finished:
         return park(rotation, Cause.TARGET_WENT_BACK, seen.detail)
+    if _at_step(rotation, Step.RETIRE) and _revived(rotation, seen):
+        return Change(_again(rotation))  # it refuses that one too
     if rotation.phase is not None and rotation.phase.step in {Step.SET, Step.RETIRE}:
         return _judge_doubted_set(rotation, answers, now)
     if End.TO not in accepted and rotation.direction is Direction.FORWARD:

@@ -113,7 +113,8 @@ class Engine:
         now = Fact(Acceptance.ACCEPTED.value, True, leaked)
         facts = () if case.first else ((PREVIOUS, Fact(old.value)), (FROM, now))
         empty = Ledger(-1, (None, None, None) if case.first else (None, FROM, PREVIOUS), facts, known)
-        ledger = self._opened(empty, case.purpose, Cause.NONE_ACCEPTED if case.dead else None)
+        gone = Cause.TARGET_WENT_BACK if case.back else Cause.NONE_ACCEPTED
+        ledger = self._opened(empty, case.purpose, gone if case.dead else None)
         held = self.held_before()
         world = World(self.accepted_before(), (Group(held, frozenset([held])),) * case.groups)
         return Point(world, ledger, ledger, case.faults)
@@ -123,7 +124,8 @@ class Engine:
             return frozenset()
         if self.case.first:
             return frozenset([FOREIGN] if self.case.account_usable else [])
-        return frozenset() if self.case.dead else frozenset([FROM])
+        working = [] if self.case.dead else [FROM]
+        return frozenset([PREVIOUS, *working] if self.case.back else working)
 
     def held_before(self) -> Values:
         if self.case.first:

@@ -30,6 +30,7 @@ class Case:
     cut: bool = False
     replace: bool = False
     dead: bool = False  #: CURRENT is refused from the start, as the rotation that this one takes the place of saw
+    back: bool = False  #: PREVIOUS, once refused, is accepted from the start
     data_loss: bool = False
     account_usable: bool = False
     self_service: bool = False
@@ -97,6 +98,7 @@ CASES = [
     Case("minted", Strategy.MINTED, groups=2),
     Case("minted, first", Strategy.MINTED, first=True),
     Case("minted, dead, --replace", Strategy.MINTED, replace=True, dead=True),
+    Case("minted, put back, --replace", Strategy.MINTED, replace=True, dead=True, back=True),
     Case("minted, emergency", Strategy.MINTED, purpose=Purpose.EMERGENCY),
     Case("single", Strategy.SINGLE, groups=2),
     Case("single, first", Strategy.SINGLE, first=True),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from tests.unit.engine.abstract import FOREIGN, ORPHAN, Engine, Kind, Ledger, Point
+from tests.unit.engine.abstract import FOREIGN, ORPHAN, PREVIOUS, Engine, Kind, Ledger, Point
 from tests.unit.engine.cases import CASES, Case
 from tests.unit.engine.stepping import Stepping
 from vaultkeeper.engine import judge, moves, verdict
@@ -281,6 +281,8 @@ def _anything_works(at: Point) -> bool:
 def _says_what_works(at: Point, works: str) -> Iterator[str]:
     """The first clause names the versions that work: all of them, or with "or" one of them."""
     claim = works.partition(":")[0]
+    if claim.startswith("an older version than "):  # which it does not say to work
+        return
     numbers = [int(number) for number in re.findall(r"v(\d+)", claim)]
     accepted = [at.durable.value(number) in at.world.accepted for number in numbers]
     if numbers and not (any(accepted) if " or " in claim else all(accepted)):
@@ -335,6 +337,8 @@ def _judge_target(
     strays = [n for n in unretired if at.durable.value(n) in world.accepted - {value, other}]
     if forward_only(rotation) and strays:
         yield f"done: the target still accepts {strays}, which another rotation left"
+    if case.back and at.round == 0 and forward_only(rotation) and PREVIOUS in world.accepted:
+        yield "done: the target accepts what was back before it was looked at"
     if rotation.state is State.ROLLED_BACK and left and dict(at.durable.facts)[left].acceptance != "refused":
         yield f"rolled_back: v{left} was discarded and is not recorded as refused"
     verified = [number for number, fact in at.durable.facts if fact.verified]

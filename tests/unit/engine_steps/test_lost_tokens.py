@@ -17,7 +17,7 @@ from vaultkeeper.engine.reconcile import apply, reconcile
 from vaultkeeper.engine.rotate import Report
 from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.rotation import Cause, Direction, State, Step
-from vaultkeeper.model.secret import SecretBytes
+from vaultkeeper.model.secret import Acceptance, SecretBytes
 from vaultkeeper.ports import Change
 from vaultkeeper.testing.faults import Fault, Goes
 
@@ -169,6 +169,22 @@ def test_where_only_a_leaked_one_is_back_both_ways_out_are_told(out: str) -> Non
     current = bench.current("s")
     assert current in bench.accepted("s")
     assert bench.running("f")[""] == token(bench, current or 0)
+
+
+def test_a_leaked_one_that_is_back_dies_with_the_next_retirement() -> None:
+    """It was recorded as refused once, so no retirement ever collected it."""
+    bench = leaked_and_back("leaked-replaced")
+    assert bench.rotate("s", replace=True)[0].state == "done"
+    assert bench.accepted("s") == {bench.current("s")}
+
+
+def test_a_leaked_one_that_is_back_dies_after_an_adoption_too() -> None:
+    bench = leaked_and_back("leaked-adopted")
+    assert bench.one("s").cause is Cause.TARGET_WENT_BACK
+    adopted(bench)
+    bench.done("s")
+    assert bench.accepted("s") == {bench.current("s")}
+    assert bench.record("s", 1).acceptance is Acceptance.REFUSED
 
 
 def test_on_the_way_back_only_the_way_out_that_is_open_is_told() -> None:

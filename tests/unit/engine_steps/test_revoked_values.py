@@ -237,14 +237,28 @@ def only_the_leaked_one(bench: Bench) -> list[str]:
     return commands(told.value.next)
 
 
-@pytest.mark.parametrize("out", [imported, adopted])
-def test_before_a_value_came_another_one_is_imported(out: object) -> None:
-    bench = leaked(f"leaked-before-{out.__name__}")  # type: ignore[attr-defined]
+def leaked_and_back(name: str) -> Bench:
+    bench = leaked(name)
     revoke(bench, 2)
     bench.made_by_hand("s", key(1))
     assert bench.one("s", wait=SOON).cause is Cause.TARGET_WENT_BACK
     assert only_the_leaked_one(bench) == ["import s", "adopt s"]
-    out(bench, "key-3")  # type: ignore[operator]
+    return bench
+
+
+def test_before_a_value_came_an_adoption_leads_out() -> None:
+    adopted(leaked_and_back("leaked-before-adopted"), "key-3")
+
+
+def test_before_a_value_came_another_one_is_imported_and_the_leaked_one_asked_for_until_it_is_revoked() -> None:
+    """It was recorded as refused once, and nobody was asked to revoke it again."""
+    bench = leaked_and_back("leaked-before-imported")
+    rotation = bench.imported("s", bench.made_by_hand("s", key(3)))
+    assert (rotation.waiting, bench.accepted("s")) == (Waiting.INPUT, {1, 3})
+    works(bench, key(3))
+    revoke(bench, 1)
+    bench.resume("s", wait=SOON)
+    assert (bench.newest("s").state, bench.accepted("s")) == (State.DONE, {3})
 
 
 def test_after_it_came_only_an_adoption_leads_out() -> None:
