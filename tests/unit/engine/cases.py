@@ -93,7 +93,6 @@ CASES = [
     Case("alternating users", Strategy.ALTERNATING_USERS, groups=2, sees_use=True),
     Case("alternating users, first", Strategy.ALTERNATING_USERS, first=True),
     Case("alternating users, rehearsal", Strategy.ALTERNATING_USERS, purpose=Purpose.REHEARSE),
-    Case("alternating users, dead, --replace", Strategy.ALTERNATING_USERS, replace=True, dead=True),
     Case("alternating users, emergency", Strategy.ALTERNATING_USERS, purpose=Purpose.EMERGENCY),
     Case("minted", Strategy.MINTED, groups=2),
     Case("minted, first", Strategy.MINTED, first=True),
