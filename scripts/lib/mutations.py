@@ -52,8 +52,9 @@ MUTATIONS = [
     Mutation(
         "01 durable before visible: begin does not write",
         f"{ENGINE}/work.py",
-        "        self.apply(Change(moves.begin(self.rotation)))\n        self.write()\n",
-        "        self.apply(Change(moves.begin(self.rotation)))\n",
+        '            self.write()\n            return\n        record = self._record("begin", phase.step.value)\n'
+        "        self._owe(record)\n        self.write()\n",
+        '            return\n        record = self._record("begin", phase.step.value)\n        self._owe(record)\n',
         named(HOOKS, "invariant_01"),
     ),
     Mutation(
@@ -90,6 +91,13 @@ MUTATIONS = [
         '        unique=True,\n        sqlite_where=sa.text("open"),\n',
         '        unique=False,\n        sqlite_where=sa.text("open"),\n',
         named("tests/unit/store/test_store.py", "invariant_04"),
+    ),
+    Mutation(
+        "05 verified: a value is adopted where anybody is let in",
+        f"{ENGINE}/adopt.py",
+        "    if open_to_all:\n",
+        "    if False:\n",
+        named("tests/unit/engine_steps/test_strategies.py", "not_adopted"),
     ),
     Mutation(
         "05 verified: a wrong value may be accepted",
@@ -178,8 +186,8 @@ MUTATIONS = [
     Mutation(
         "14 loud: nothing is audited before a system changes",
         f"{ENGINE}/work.py",
-        "        if phase is not None and phase.step in CHANGES_A_SYSTEM:\n",
-        "        if phase is None:\n",
+        "        if phase is None or phase.step not in CHANGES_A_SYSTEM:\n            self.write()\n",
+        "        if True:\n            self.write()\n",
         named(HOOKS, "invariant_14"),
     ),
     Mutation(
