@@ -104,6 +104,27 @@ def test_five_in_a_row_leave_one_token_of_ours_and_everybody_elses(home: Home, a
     assert not any(home.state.failures.values())
 
 
+@pytest.mark.parametrize("admin", ["ops", "itself"])
+def test_where_anybody_may_look_a_wrong_token_is_refused_all_the_same(home: Home, admin: str) -> None:
+    """Grafana gives no reason then, and the list shows the new token, which is not the one that was tried."""
+    home.state.settings["auth.anonymous"]["enabled"] = "true"
+    reader = Reader(home, "None")
+    reader.policy() if admin == "ops" else reader.itself()
+    report = home.rotate(wait=timedelta(0))
+    assert (report.rotation.waiting, report.rotation.detail) == (Waiting.GRACE, "")
+    assert home.to_the_end().exit_code == 0
+    reader.is_whole(reader.by_hand.value)
+
+
+def test_who_may_not_see_the_account_is_told_so_and_nothing_is_made(home: Home, reader: Reader) -> None:
+    editor = home.state.token(home.state.account("an editor", "Editor"), "e")
+    reader.policy(admin={"token": home.write("editor", editor.value)})
+    report = home.rotate(wait=timedelta(0))
+    assert (report.rotation.state, report.rotation.cause) == (State.ROLLED_BACK, Cause.PRIVILEGE)
+    assert "lacks serviceaccounts:read" in report.rotation.detail
+    assert reader.ours == []
+
+
 def test_a_first_token_needs_no_adopting(home: Home, reader: Reader) -> None:
     reader.policy(adopted=False)
     assert home.to_the_end().exit_code == 0

@@ -246,7 +246,8 @@ def made_up(target: Target, version: SecretVersion) -> SecretVersion:
         return decoy
     name = main_field(set(version.fields))
     length = max(len(version.fields[name].reveal()), 16)
-    return replace(version, fields={**version.fields, name: SecretBytes(secrets.token_hex(length)[:length].encode())})
+    wrong = SecretBytes(secrets.token_hex(length)[:length].encode())
+    return replace(version, fields={**version.fields, name: wrong}, handle=None)  # a handle would name the right one
 
 
 def explained(parts: Parts, target: Target, version: SecretVersion, said: Login, ctx: Context) -> str:

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field
 
 from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.grafana import Connection, Grafana, by_token, refuse_without, tokens
-from vaultkeeper.access.grafana.errors import LoginRefused, Misunderstood
+from vaultkeeper.access.grafana.errors import LoginRefused, Misunderstood, RightMissing
 from vaultkeeper.access.grafana.login import Asker, with_login
 from vaultkeeper.access.grafana.tokens import Token, Tokens
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
@@ -125,6 +125,10 @@ class GrafanaTokenTarget:
             answers = {v.number: self._accepted(v, found, ctx) for v in candidates}
         except LoginRefused as error:
             return self._unlisted(candidates, error, ctx)
+        except RightMissing as error:
+            if ctx.pending is None:  # nothing is made yet, and waiting gives no right
+                raise NotAuthorised(error.what, next=error.next) from None
+            return error.unknown
         except Answered as error:
             return error.unknown
         known = {v.number: token for v in candidates if (token := self._token_of(v, found, ctx)) is not None}

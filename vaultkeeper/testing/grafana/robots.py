@@ -49,7 +49,12 @@ def _create(call: Call) -> Any:
 
 @route("GET", "/api/serviceaccounts/search")
 def _search(call: Call) -> Any:
-    """Of what the caller may read; elsewhere than in its organisation it finds nothing, and says 200."""
+    """Of what the caller may read; elsewhere than in its organisation it finds nothing, and says 200.
+
+    Who may read none at all is refused.
+    """
+    if not any(call.may("serviceaccounts:read", account.id) for account in call.state.accounts.values()):
+        call.needs("serviceaccounts:read")
     query, size, page = (call.query.get(key, "") for key in ("query", "perpage", "page"))
     per_page, number = int(size or 1000), int(page or 1)
     found = [
