@@ -1,4 +1,4 @@
-"""Every state that two faults can reach, wherever they strike: some 2.2 million, in two or three minutes.
+"""Every state that two faults can reach, wherever they strike: some 2.9 million, in three or four minutes.
 
 `tests/unit/engine` walks the same with one fault; `test_mutated_rows.py` shows that the search finds what is wrong.
 `python -m tests.unit.engine.search 2` prints the counts of each case and, for a violation, how one gets there.
