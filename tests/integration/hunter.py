@@ -19,7 +19,7 @@ _WRITE = re.compile(rb"^(?:\d+ +)?(write|pwrite64|writev|pwritev2?|sendto|sendms
 class Hunter:
     """`values`: what to look for, by the phase that it belongs to."""
 
-    values: Mapping[str, str]
+    values: Mapping[str, str] = field(repr=False)  # a test that fails shows none
     hits: list[str] = field(default_factory=list)
     looked_at: dict[str, int] = field(default_factory=dict)  #: bytes by sink: nothing was searched is no proof
 

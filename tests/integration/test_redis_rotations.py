@@ -306,7 +306,7 @@ def test_no_password_is_in_what_the_server_logs_shows_and_counts(
             hunter.look("the state directory", path.read_bytes())
     assert hunter.hits == []
     assert '"AUTH" "(redacted)"' in shown
-    assert min(hunter.looked_at.values()) > 500, hunter.looked_at
+    assert min(hunter.looked_at.values()) > 300, hunter.looked_at  # one entry of the ACL log
     monitor = Monitor(server.node)
     with server.node.client() as say:
         say("SET", "planted", values["second"])

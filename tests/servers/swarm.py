@@ -72,6 +72,9 @@ class SwarmPlace:
 
 
 def _settled(service: docker_service.Service) -> bool:
+    """Its task is there before its update has ended, which would be somebody else's."""
+    if service.update_state() == "updating":
+        return False
     wanted = set(service.files().values())
     tasks = [task for task in service.tasks() if task["DesiredState"] == "running"]
     has = [_secrets_of(task) for task in tasks if task["Status"]["State"] == "running"]
