@@ -1,7 +1,7 @@
 """Every state that two faults can reach, wherever they strike: some 2.9 million, in three or four minutes.
 
-`tests/unit/engine` walks the same with one fault; `test_mutated_rows.py` shows that the search finds what is wrong.
-`python -m tests.unit.engine.search 2` prints the counts of each case and, for a violation, how one gets there.
+`tests/unit/engine` walks those of one group that one fault can reach; `test_mutated_rows.py` shows that it finds what
+is wrong. `python -m tests.unit.engine.search 2` counts each case and, for a violation, prints how one gets there.
 """
 
 from __future__ import annotations
