@@ -54,12 +54,13 @@ def listed(tmp_path: Path) -> Iterator[Listed]:
 
 def test_no_export_is_refused_over_twenty_rotations_and_the_collector_hears_every_one(listed: Listed) -> None:
     collector, telemetry, before = listed.collector, listed.telemetry, listed.file.stat()
-    with telemetry.client() as client:
+    with listed.file.open(), telemetry.client() as client:  # open, so that no later file gets its inode
         listed.clock.before_turning = lambda _duration: client.exports_again()
         for _ in range(TIMES):
             report = telemetry.rotated()
             assert (report.exit_code, report.state) == (0, "done"), report.error
         client.exports_again()
+        after = listed.file.stat()
     taken = {way: client.seen[f"{way} taken"] for way in WAYS}
     assert [client.seen[f"{way} lost"] for way in WAYS] == [0, 0], client.log()
     assert min(taken.values()) > 2 * TIMES
@@ -70,7 +71,6 @@ def test_no_export_is_refused_over_twenty_rotations_and_the_collector_hears_ever
     assert listed.file.read_text() == telemetry.token.read_text() == new
     for accepts in (collector.at.accepts, collector.at.accepts_over_grpc):
         assert [accepts(token) for token in (new, old, first, WRONG, "")] == [True, False, False, False, False]
-    after = listed.file.stat()
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
     assert after.st_ino != before.st_ino
     log = collector.log.read_text()

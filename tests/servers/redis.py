@@ -153,6 +153,8 @@ class Node:
         text = [*ports, f"bind {HOST}", f"unixsocket {self.unix}", f"dir {self.folder}", "loglevel debug", *lines]
         if self.keeps != "sentinel":
             text.append('save ""')
+        if "cluster-enabled yes" in lines:
+            text.append(f"cluster-port {_free_port()}")  # by itself 10,000 higher, which may be none
         if self.keeps == "acl_file":
             (self.folder / "users.acl").write_text("\n".join([*users, ""]))
             text.append(f"aclfile {self.folder / 'users.acl'}")
