@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = ("tests/integration/test_leaks.py", "tests/unit/test_docs.py")
+TOGETHER = ("tests/integration/test_leaks.py", "tests/unit/test_docs.py", "tests/integration/test_dokploy_env.py")
 """Files that share something that takes long to set up: each is run by one worker, not a piece by each."""
 
 FIRST = (
