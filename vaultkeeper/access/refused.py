@@ -53,7 +53,8 @@ def _tried(login: _Login, log_in: Callable[[], T]) -> T:
     try:
         found = log_in()
     except NotAuthorised as error:
-        login.accepted, login.refused, login.until_s = False, error, time.monotonic() + FOR_S
+        told = NotAuthorised(error.what, why=error.why, next=error.next)  # without the frames, which hold the password
+        login.accepted, login.refused, login.until_s = False, told, time.monotonic() + FOR_S
         raise
     login.accepted, login.refused = True, None
     return found
