@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from vaultkeeper.engine.moves import (
     NOTHING_IS_BACK,
+    RETRY,
     Facts,
     advance,
     enter,
@@ -45,6 +46,7 @@ from vaultkeeper.ports import Change, VersionChange
 
 MAX_CONFLICTS = 8  # rotation.md section 3
 EVIDENCE_POLL = timedelta(hours=1)
+EVIDENCE_SOON = timedelta(minutes=1)  # a session that ends by itself meanwhile holds nothing up for an hour
 EVIDENCE_LIMIT = timedelta(days=7)
 REVOKE_POLL = timedelta(hours=1)  # how often a person's revocation is looked for at first, and at the least
 REVOKE_POLL_AT_MOST = timedelta(days=1)
@@ -414,7 +416,9 @@ def judge_usage(rotation: Rotation, usage: Usage | Unknown, now: datetime, *, du
     holders = tuple(usage.holders)
     if due_again or waited(rotation, now) >= EVIDENCE_LIMIT:
         return park(replace(rotation, waiting_for=holders), Cause.IN_USE, ", ".join(holders))
-    return wait(rotation, Waiting.EVIDENCE, now + EVIDENCE_POLL, holders)
+    stood = waited(rotation, now)
+    again = max(RETRY, stood) if stood < EVIDENCE_SOON else EVIDENCE_POLL
+    return wait(rotation, Waiting.EVIDENCE, now + again, holders)
 
 
 def judge_proved(rotation: Rotation, proved: Proved, now: datetime) -> Change:

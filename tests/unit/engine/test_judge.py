@@ -453,6 +453,16 @@ def test_invariant_06_evidence_of_use_waits() -> None:
     assert (after.state, after.waiting, after.waiting_for) == (State.WAITING, Waiting.EVIDENCE, ("pid 7",))
 
 
+def test_evidence_is_asked_for_soon_at_first_and_then_every_hour() -> None:
+    rotation, now, looks = standing(Step.EVIDENCE), NOW, list[float]()
+    for _ in range(7):
+        rotation = moved(judge.judge_usage(rotation, Usage(True, ("pid 7",)), now, due_again=False))
+        assert rotation.not_before is not None
+        looks.append((rotation.not_before - NOW).total_seconds())
+        now = rotation.not_before
+    assert looks == [5, 10, 20, 40, 80, 80 + 3600, 80 + 7200]
+
+
 @pytest.mark.parametrize(("days", "due_again"), [(0, True), (7, False)])
 def test_evidence_of_use_when_due_again_or_after_seven_days_is_parked_with_holders_named(
     days: int, due_again: bool
