@@ -329,6 +329,7 @@ def test_a_server_that_is_down_is_waited_for(home: Home, rosa: User) -> None:
     with home.grafana.fault("unreachable"):
         report = home.rotate(wait=timedelta(0))
         assert report.rotation.waiting is Waiting.UNREACHABLE
+        assert report.error.why  # of a login that a look made
     assert home.to_the_end().exit_code == 0
     assert home.current(NAME) == rosa.password
 

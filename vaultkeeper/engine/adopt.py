@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
-from vaultkeeper.engine.budget import PUT_OFF, budget_of
+from vaultkeeper.engine.budget import budget_of
 from vaultkeeper.engine.given import named, refuse_breaking_out
 from vaultkeeper.engine.groups import asked
 from vaultkeeper.engine.observe import explained, made_up, same_credential, tried
@@ -86,8 +86,8 @@ def _prove(policy: RotationPolicy, version: SecretVersion, parts: Parts) -> None
     if heard.refused is not None:
         raise _not_asked(policy.name, heard.refused.detail)
     if answer in {Login.UNREACHABLE, Login.THROTTLED}:
-        wait = f"{PUT_OFF}; wait {duration.show(heard.delay)}" if heard.delay else f"the login was {answer.value}"
-        raise _not_asked(policy.name, heard.detail or wait)
+        wait = f"; wait {duration.show(heard.delay)}" if heard.delay else ""
+        raise _not_asked(policy.name, f"{heard.detail}{wait}")
     if answer is not Login.ACCEPTED:
         why = explained(parts, target, version, answer, _context(version, parts))
         raise RotationFailed(

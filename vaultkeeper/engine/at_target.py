@@ -128,13 +128,9 @@ def test(work: Work) -> Change:
     if answer in judge.NO_ANSWER:
         # A login changes nothing: what an observation would spend is what the control needs when this wait is over.
         known = replace(rotation, doubted=False)
-        return wait_unknown(known, Unknown(answer, _unanswered(target), heard.delay), now)
+        return wait_unknown(known, Unknown(answer, heard.detail, heard.delay), now)
     why = explained(work.parts, target, pending, answer, work.context())
     return judge.judge_tested(rotation, Tested(answer, detail=why), now)
-
-
-def _unanswered(target: Target) -> str:
-    return f"{target.kind} gave no answer to a login as the account"
 
 
 def _wrong_value(work: Work, target: Target, pending: SecretVersion) -> SecretVersion:
@@ -167,7 +163,7 @@ def prove(work: Work) -> Change:
         if heard.refused is not None:
             return park(rotation, judge.CAUSE_OF[heard.refused.why], heard.refused.detail)
         if heard.said in judge.NO_ANSWER:
-            return _with(wait_unknown(rotation, Unknown(heard.said, _unanswered(target), heard.delay), now), dead)
+            return _with(wait_unknown(rotation, Unknown(heard.said, heard.detail, heard.delay), now), dead)
         if heard.said is Login.ACCEPTED:
             alive = version
             break

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from vaultkeeper.engine.budget import budget_of
+from vaultkeeper.engine.budget import PUT_OFF, budget_of
 from vaultkeeper.engine.groups import Holder, asked, delivery_context
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.parts import Parts, power
@@ -70,9 +70,11 @@ def look(work: Work, ends: Sequence[End | None] = EVERYBODY) -> Seen | Refused:
             continue
         if seen.tag is not None and _newer(seen.tag, work):
             return Seen(newer_tag=True, detail=_tag_text(seen.tag))
-        found, told = _answers(work, at, versions, seen)
+        found, silent = _answers(work, at, versions, seen)
         answers |= found
-        usable, delay = seen.account_usable, told or seen.retry_after
+        usable, delay = seen.account_usable, seen.retry_after
+        if silent is not None:
+            delay, detail = silent.delay or delay, silent.detail or detail
     return Seen(
         to=_answer(candidates, answers, End.TO),
         from_=_answer(candidates, answers, End.FROM),
@@ -161,30 +163,33 @@ def _login_of(fields: Fields) -> Fields:
 
 def _answers(
     work: Work, target: Target, versions: Sequence[SecretVersion], seen: Observation
-) -> tuple[dict[int, Login], timedelta | None]:
+) -> tuple[dict[int, Login], Tried | None]:
     """By the target's own record where it can be read; else by logging in, as few times as can decide.
 
-    With how long to wait where a login was put off.
+    With the login that got no answer, if one did.
     """
-    answers, delay = dict(seen.answers), None
+    answers = dict(seen.answers)
     if seen.basis not in {Basis.LOGIN, Basis.NONE} or not target.capabilities.probes:
-        return answers, delay
+        return answers, None
     answers |= dict.fromkeys(work.rotation.rejected, Login.REJECTED)
     for version in versions:
         if version.number not in answers:
             heard = login(work, target, version)
-            answer, delay = heard.said, heard.delay
-            answers[version.number] = answer
+            answers[version.number] = heard.said
+            if heard.said in {Login.UNREACHABLE, Login.THROTTLED}:
+                return answers, heard
             alone = work.rotation.to_version is None or target.capabilities.max_accepted == 1
-            decided = answer is Login.ACCEPTED and alone
-            if decided or answer in {Login.UNREACHABLE, Login.THROTTLED}:
+            if heard.said is Login.ACCEPTED and alone:
                 break  # no further failed login than the decision needs
-    return answers, delay
+    return answers, None
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of one login. `delay`: until it may be asked again. `refused`: it cannot be asked at all."""
+    """What became of one login. `delay`: until it may be asked again. `refused`: it cannot be asked at all.
+
+    `detail`: why there was no answer; empty where there was one.
+    """
 
     said: Login
     delay: timedelta | None = None
@@ -221,13 +226,18 @@ def tried(
         failed_before = charged.spent(parts.store, now)
         delay = charged.charge(parts.store, now)
         if delay is not None and (charged.own or not rushed):
-            return Tried(Login.THROTTLED, delay)
+            return Tried(Login.THROTTLED, delay, detail=PUT_OFF)
         charged = charged if delay is None else None
     answer = asked(parts, f"{target.kind}.test", lambda: target.test(version, ctx))
     if isinstance(answer, Refused):
-        return Tried(Login.UNREACHABLE, refused=answer)
+        return Tried(Login.UNREACHABLE, refused=answer, detail=answer.detail)
     said = answer.reason if isinstance(answer, Unknown) else answer
-    heard = Tried(said, answer.retry_after, detail=answer.detail) if isinstance(answer, Unknown) else Tried(said)
+    heard = Tried(said)
+    if said in {Login.UNREACHABLE, Login.THROTTLED}:
+        told = answer if isinstance(answer, Unknown) else Unknown(said)
+        heard = Tried(
+            said, told.retry_after, detail=told.detail or f"{target.kind} gave no answer to a login as the account"
+        )
     if charged is None:
         return heard
     # Where nobody answers, what should have been let in was hardly refused; a wrong value may have been.
@@ -235,7 +245,8 @@ def tried(
     if said is Login.ACCEPTED or unheard:
         charged.refund(parts.store)
     if said is Login.REJECTED and failed_before and charged.own and not target.capabilities.tells_lockouts:
-        return Tried(Login.THROTTLED, charged.window)  # a lock-out answers like a rejection there
+        # A lock-out answers like a rejection there.
+        return Tried(Login.THROTTLED, charged.window, detail=f"{target.kind} rejects it, or has locked the account")
     return heard
 
 

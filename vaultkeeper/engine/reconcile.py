@@ -10,7 +10,6 @@ from datetime import datetime
 
 from vaultkeeper.engine import moves
 from vaultkeeper.engine.book import Book, bound_to
-from vaultkeeper.engine.budget import PUT_OFF
 from vaultkeeper.engine.groups import Holder, asked, delivery_context, find_places
 from vaultkeeper.engine.judge import Seen
 from vaultkeeper.engine.observe import held_now, look, newest_generation
@@ -61,8 +60,10 @@ def reconcile(name: str, parts: Parts) -> list[Proposal]:
     if isinstance(seen, Refused):
         raise BackendError(f"{name}: the target could not be asked", why=seen.detail)
     if Login.UNREACHABLE in (seen.from_, seen.previous) or Login.THROTTLED in (seen.from_, seen.previous):
-        why = seen.detail or (f"{PUT_OFF}; wait {duration.show(seen.retry_after)}" if seen.retry_after else "")
-        raise BackendError(f"{name}: the target gave no answer", why=why, next=f"vaultkeeper reconcile {name}")
+        wait = f"; wait {duration.show(seen.retry_after)}" if seen.retry_after else ""
+        raise BackendError(
+            f"{name}: the target gave no answer", why=f"{seen.detail}{wait}", next=f"vaultkeeper reconcile {name}"
+        )
     return _about_target(work, seen) or _about_destinations(work, parts)  # each of the former delivers, too
 
 
