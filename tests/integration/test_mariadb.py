@@ -10,7 +10,7 @@ import pytest
 from tests.integration.mysql_kit import ODD_NAMES, A, Hooks, R, value
 from tests.servers import ServerMissing, TestAccount
 from tests.servers.mariadb import MariadbServer, shared
-from vaultkeeper.access import mysql_hashes as hashes
+from vaultkeeper.access.mysql import hashes
 from vaultkeeper.model.outcome import Done, No, Refused, Usage
 
 

@@ -9,8 +9,7 @@ import pytest
 from tests.integration.mysql_kit import A, Hooks, R
 from tests.servers import ServerMissing, tls
 from tests.servers.mariadb import MariadbServer, shared
-from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access.mysql import LoginFailed
+from vaultkeeper.access.mysql import LoginFailed, hashes
 from vaultkeeper.model.outcome import Done, Login, No, Refused, Unknown
 
 

@@ -18,7 +18,7 @@ from tests.integration.mysql_kit import ODD_NAMES, A, Hooks, R, admin, value
 from tests.servers import TestAccount
 from tests.servers.mysql import MysqlServer, start
 from vaultkeeper.access.mysql import LoginFailed
-from vaultkeeper.access.mysql_hashes import sha2
+from vaultkeeper.access.mysql.hashes import sha2
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Done, Login, No, Refused, Usage
 from vaultkeeper.targets.mysql import MysqlSettings, MysqlTarget

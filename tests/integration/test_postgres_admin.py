@@ -31,7 +31,7 @@ from tests.integration.postgres_kit import (
 from tests.servers import TestAccount
 from tests.servers.docker_image import PSQL
 from tests.servers.postgres import PostgresServer, every_postgres
-from vaultkeeper.access.postgres_roles import UNLISTED
+from vaultkeeper.access.postgres.roles import UNLISTED
 from vaultkeeper.model.outcome import Basis, Done, Login, No, Refused, Usage
 from vaultkeeper.targets.postgres import PostgresTarget
 

@@ -27,9 +27,9 @@ from tests.integration.postgres_kit import (
     stored,
 )
 from tests.servers.postgres import PostgresServer, every_postgres
-from vaultkeeper.access import postgres_roles
 from vaultkeeper.access.address import Address
 from vaultkeeper.access.postgres import Denial, LoginFailed, ReplyLost, connect
+from vaultkeeper.access.postgres import roles as postgres_roles
 from vaultkeeper.errors import BackendError, ChecksNothing, NotAuthorised
 from vaultkeeper.model.outcome import Done, Login, No, Observation, Refused, Tag, Unknown
 from vaultkeeper.model.secret import SecretVersion

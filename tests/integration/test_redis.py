@@ -20,10 +20,9 @@ from tests.servers import ServerMissing, TestAccount, tls
 from tests.servers.redis import HOST, RedisServer, hashed, logs_in, start
 from tests.servers.redis import Node as RedisNode
 from vaultkeeper.access import redis as wire
-from vaultkeeper.access import redis_acl as acl
-from vaultkeeper.access import redis_socket
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.redis_settings import RedisSettings
+from vaultkeeper.access.redis import acl, connection
+from vaultkeeper.access.redis.settings import RedisSettings
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Basis, Done, Login, No, Unknown, Usage
 from vaultkeeper.model.outcome import Refused as No_
@@ -395,9 +394,9 @@ def test_a_server_that_is_down_is_unreachable_and_nothing_else(new_node: Make) -
 )
 def test_an_answer_that_says_nothing_about_the_password_is_no_rejection(said: bytes) -> None:
     with _answering(said) as port:
-        with pytest.raises(redis_socket.LoginFailed) as caught:
-            wire.connect(redis_socket.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
-        assert caught.value.denial is redis_socket.Denial.UNREACHABLE
+        with pytest.raises(connection.LoginFailed) as caught:
+            wire.connect(connection.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
+        assert caught.value.denial is connection.Denial.UNREACHABLE
         assert "pw" not in str(caught.value)
 
 
@@ -409,21 +408,21 @@ def test_an_answer_that_says_nothing_about_the_password_is_no_rejection(said: by
     ],
 )
 def test_what_no_waiting_changes_is_for_a_person(said: bytes, why: str) -> None:
-    with _answering(said) as port, pytest.raises(redis_socket.LoginFailed) as caught:
-        wire.connect(redis_socket.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
-    assert caught.value.denial is redis_socket.Denial.CONFIGURATION
+    with _answering(said) as port, pytest.raises(connection.LoginFailed) as caught:
+        wire.connect(connection.Address(HOST, port), username="app", password=b"pw", until_s=_soon(5))
+    assert caught.value.denial is connection.Denial.CONFIGURATION
     assert why in str(caught.value)
 
 
 def test_a_reply_that_drips_is_cut_off_by_the_deadline_and_a_long_one_by_its_length() -> None:
     with _answering(b"$100\r\n", drip=True) as port:
-        address = redis_socket.Address(HOST, port)
-        slow = wire.Session(address, redis_socket.opened(address, _soon(60)), _soon(0.3))
+        address = connection.Address(HOST, port)
+        slow = wire.Session(address, connection.opened(address, _soon(60)), _soon(0.3))
         with slow, pytest.raises(wire.ReplyLost):
             slow.ask(("PING",))
-    too_long = b"$%d\r\n" % redis_socket.MOST_BYTES + b"x" * redis_socket.MOST_BYTES + b"\r\n"
+    too_long = b"$%d\r\n" % connection.MOST_BYTES + b"x" * connection.MOST_BYTES + b"\r\n"
     with _answering(b"+OK\r\n" + too_long) as port:
-        address = redis_socket.Address(HOST, port)
+        address = connection.Address(HOST, port)
         long = wire.connect(address, username="app", password=b"pw", until_s=_soon(60))
         with long, pytest.raises(wire.ReplyLost):
             long.ask(("PING",))
@@ -482,7 +481,7 @@ def test_tls_is_verified_in_full_and_never_fallen_back_from(new_node: Make, tmp_
     ):
         other = open_target(account, tls=told)
         assert "no verified TLS connection" in of("refuse", other.check(context(one)))[0], told
-        with pytest.raises(redis_socket.LoginFailed, match="no verified TLS"):
+        with pytest.raises(connection.LoginFailed, match="no verified TLS"):
             other.test(one, context(one))
     assert open_target(account).test(one, context(one)) is Login.UNREACHABLE  # plain, to a port that speaks TLS
     with pytest.raises(ConfigurationInvalid, match="nowhere"):
@@ -495,9 +494,9 @@ def test_tls_to_a_server_without_it_is_no_verified_connection(node: RedisNode) -
     target = open_target(plain(node, "app"), tls={"ca": None}, timeout=0.5)
     one = version(1, "app", "old")
     assert of("ok", target.check(context(one))) == []
-    with pytest.raises(redis_socket.LoginFailed):
+    with pytest.raises(connection.LoginFailed):
         raise (
-            redis_socket.LoginFailed(redis_socket.Denial.UNREACHABLE, "silent")
+            connection.LoginFailed(connection.Denial.UNREACHABLE, "silent")
             if (target.test(one, context(one)) is Login.UNREACHABLE)
             else AssertionError
         )
@@ -535,7 +534,7 @@ def test_a_unix_socket_is_as_good(node: RedisNode) -> None:
 
 
 def test_plain_text_on_a_network_is_said_aloud(monkeypatch: pytest.MonkeyPatch, node: RedisNode) -> None:
-    monkeypatch.setattr(redis_socket.Address, "is_local", property(lambda _: False))
+    monkeypatch.setattr(connection.Address, "is_local", property(lambda _: False))
     target = open_target(plain(node, "app"), tls="off")
     assert "travels readable" in " ".join(of("warn", target.check(context(version(1, "app", "old")))))
 
@@ -682,7 +681,7 @@ def test_nodes_are_named_once() -> None:
 class Scripted:
     """A session of a server that answers these replies."""
 
-    address = redis_socket.Address(HOST, 6379)
+    address = connection.Address(HOST, 6379)
 
     def __init__(self, *replies: Any) -> None:
         self.replies = list(replies)

@@ -21,7 +21,7 @@ from typing import ClassVar, Self
 from vaultkeeper.access import consumers, files, htpasswd, probe
 from vaultkeeper.access.answer import Answered, unknown
 from vaultkeeper.access.htpasswd import Account, UserFile
-from vaultkeeper.access.htpasswd_settings import HtpasswdSettings
+from vaultkeeper.access.htpasswd.settings import HtpasswdSettings
 from vaultkeeper.access.probe import BasicProbe
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown

@@ -2,7 +2,7 @@
 
 An account has a list of methods, `IDENTIFIED VIA mysql_native_password USING '<new>' OR mysql_native_password USING
 '<old>'`, which one ALTER USER replaces: saying it twice changes nothing. The server is sent hashes that are made
-here, never a password. Methods that are not ours stay, behind ours (access/mariadb_methods.py says why).
+here, never a password. Methods that are not ours stay, behind ours (access/mariadb/methods.py says why).
 
 What the server accepts is read and compared, so that observing costs no login. Grant tables are Aria's: each ALTER
 USER is on the disk when it answers. There is no place for a tag, so a restored store is noticed by its hashes only.
@@ -18,16 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
-from vaultkeeper.access import mariadb_advice as advice
-from vaultkeeper.access import mariadb_methods as methods
-from vaultkeeper.access import mysql_advice as common
-from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access import mysql_people as people
-from vaultkeeper.access import mysql_target as shared
-from vaultkeeper.access.mariadb_methods import Credential, Stored
-from vaultkeeper.access.mysql import Session
-from vaultkeeper.access.mysql_people import Account
-from vaultkeeper.access.mysql_settings import AccountSettings
+from vaultkeeper.access.mariadb import advice, methods
+from vaultkeeper.access.mariadb.methods import Credential, Stored
+from vaultkeeper.access.mysql import Session, hashes, people
+from vaultkeeper.access.mysql import advice as common
+from vaultkeeper.access.mysql import target as shared
+from vaultkeeper.access.mysql.people import Account
+from vaultkeeper.access.mysql.settings import AccountSettings
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import SecretVersion, Strategy

@@ -7,7 +7,7 @@ grammar has no hash there. The server rewrites it in its logs, unless `log_raw` 
 PASSWORD; going back, and all of alternating users, is said as hashes, which `password_history` does not judge.
 
 RETAIN is not safe to repeat, so the slots are read first, under an advisory lock, and changed only where they differ
-(access/mysql_slots.py). A second password that is not ours is left, and there is no room then. What the server accepts
+(access/mysql/slots.py). A second password that is not ours is left, and there is no room then. What the server accepts
 is compared by its stored forms, so that observing costs no login.
 
 Privileges of the admin account: CREATE USER ON *.* and SELECT ON mysql.user; PROCESS ON *.* to see sessions,
@@ -24,15 +24,11 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from vaultkeeper.access import mysql_advice as advice
-from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access import mysql_people as people
-from vaultkeeper.access import mysql_slots as slots
-from vaultkeeper.access import mysql_target as shared
-from vaultkeeper.access.mysql import LONGEST_ENCRYPTED, Session
-from vaultkeeper.access.mysql_people import Account
-from vaultkeeper.access.mysql_settings import AccountSettings
-from vaultkeeper.access.mysql_slots import Credential, Move, Stored
+from vaultkeeper.access.mysql import LONGEST_ENCRYPTED, Session, advice, hashes, people, slots
+from vaultkeeper.access.mysql import target as shared
+from vaultkeeper.access.mysql.people import Account
+from vaultkeeper.access.mysql.settings import AccountSettings
+from vaultkeeper.access.mysql.slots import Credential, Move, Stored
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy

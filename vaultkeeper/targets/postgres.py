@@ -20,11 +20,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access import postgres as pg
-from vaultkeeper.access import postgres_advice as advice
-from vaultkeeper.access import postgres_roles as roles
 from vaultkeeper.access import refused
 from vaultkeeper.access.address import Address
 from vaultkeeper.access.kept import Kept
+from vaultkeeper.access.postgres import advice, roles
 from vaultkeeper.access.settings import PolicyPath, Shape
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model import duration

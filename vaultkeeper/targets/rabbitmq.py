@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Self, TypeVar
 
-from vaultkeeper.access import amqp, rabbitmq
+from vaultkeeper.access import rabbitmq
 from vaultkeeper.access.answer import Answered, refused, unknown
-from vaultkeeper.access.rabbitmq import NOBODY, Channels, LoginRefused, Management, User
-from vaultkeeper.access.rabbitmq_settings import Admin, RabbitmqSettings
+from vaultkeeper.access.rabbitmq import NOBODY, Channels, LoginRefused, Management, User, amqp
+from vaultkeeper.access.rabbitmq.settings import Admin, RabbitmqSettings
 from vaultkeeper.access.settings import host_of
 from vaultkeeper.errors import BackendError, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown, Usage

@@ -24,12 +24,11 @@ from datetime import UTC, datetime
 from typing import ClassVar, Self
 
 from vaultkeeper.access import redis as wire
-from vaultkeeper.access import redis_acl as acl
-from vaultkeeper.access import redis_advice as advice
 from vaultkeeper.access import refused
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.redis_settings import Admin, RedisSettings
-from vaultkeeper.access.redis_socket import Address, Denial, LoginFailed
+from vaultkeeper.access.redis import acl, advice
+from vaultkeeper.access.redis.connection import Address, Denial, LoginFailed
+from vaultkeeper.access.redis.settings import Admin, RedisSettings
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, Observation, Refused, Result, Unknown, Usage
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, Strategy, main_field

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access.mysql_people import Connected, began_before, grants
-from vaultkeeper.access.mysql_settings import AccountSettings
-from vaultkeeper.access.mysql_slots import Held, Move, Slots, moves
+from vaultkeeper.access.mysql import hashes
+from vaultkeeper.access.mysql.people import Connected, began_before, grants
+from vaultkeeper.access.mysql.settings import AccountSettings
+from vaultkeeper.access.mysql.slots import Held, Move, Slots, moves
 from vaultkeeper.testing.mysql import hashes as theirs
 
 # ------------------------------------------------------------------------------------------------------------- hashes

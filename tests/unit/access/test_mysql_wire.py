@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from vaultkeeper.access import mysql_wire
 from vaultkeeper.access.address import Address
 from vaultkeeper.access.mysql import Denial, LoginFailed, ReplyLost, connect
+from vaultkeeper.access.mysql import wire as mysql_wire
 from vaultkeeper.testing.mysql.state import SqlError
 from vaultkeeper.testing.mysql.wire import Gone, Packets
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access import mysql_people as people
-from vaultkeeper.access.mysql import Session
-from vaultkeeper.access.mysql_people import Account
+from vaultkeeper.access.mysql import Session, hashes, people
+from vaultkeeper.access.mysql.people import Account
 
 READING = ("SELECT", "mysql.global_priv")
 CHANGING = ("CREATE USER", "*.*")

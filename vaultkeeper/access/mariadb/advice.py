@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vaultkeeper.access import mariadb_methods as methods
-from vaultkeeper.access import mysql_advice as common
-from vaultkeeper.access.mariadb_methods import SILENT, Credential, Stored
+from vaultkeeper.access.mariadb import methods
+from vaultkeeper.access.mariadb.methods import SILENT, Credential, Stored
 from vaultkeeper.access.mysql import Session
-from vaultkeeper.access.mysql_advice import MOST_FAILURES
-from vaultkeeper.access.mysql_people import Account
-from vaultkeeper.access.mysql_settings import AccountSettings
+from vaultkeeper.access.mysql import advice as common
+from vaultkeeper.access.mysql.advice import MOST_FAILURES
+from vaultkeeper.access.mysql.people import Account
+from vaultkeeper.access.mysql.settings import AccountSettings
 from vaultkeeper.model.outcome import Finding
 
 OLDEST = (10, 4, 3)

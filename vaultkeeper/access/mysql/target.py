@@ -9,12 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from vaultkeeper.access import mysql_people as people
 from vaultkeeper.access import refused
 from vaultkeeper.access.kept import Kept
-from vaultkeeper.access.mysql import Denial, LoginFailed, ReplyLost, Session, StatementFailed, connect
-from vaultkeeper.access.mysql_people import Account
-from vaultkeeper.access.mysql_settings import AccountSettings, Admin
+from vaultkeeper.access.mysql import Denial, LoginFailed, ReplyLost, Session, StatementFailed, connect, people
+from vaultkeeper.access.mysql.people import Account
+from vaultkeeper.access.mysql.settings import AccountSettings, Admin
 from vaultkeeper.errors import BackendError, ConfigurationInvalid, NotAuthorised
 from vaultkeeper.model.outcome import Done, Finding, Login, No, Refused, Result, Unknown, Usage
 from vaultkeeper.model.secret import Fields, SecretBytes, SecretVersion, main_field

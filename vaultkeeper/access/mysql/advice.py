@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from vaultkeeper.access import mysql_slots as slots
-from vaultkeeper.access.mysql import Session
-from vaultkeeper.access.mysql_people import Account, quoted
-from vaultkeeper.access.mysql_settings import AccountSettings, Admin
-from vaultkeeper.access.mysql_slots import Credential, Stored
+from vaultkeeper.access.mysql import Session, slots
+from vaultkeeper.access.mysql.people import Account, quoted
+from vaultkeeper.access.mysql.settings import AccountSettings, Admin
+from vaultkeeper.access.mysql.slots import Credential, Stored
 from vaultkeeper.model.outcome import Finding
 
 OLDEST = (8, 0, 0)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from vaultkeeper.access import mysql_hashes as hashes
 from vaultkeeper.access.address import Address
+from vaultkeeper.access.mysql import hashes
 
 MAX_REPLY_BYTES = 16 << 20
 

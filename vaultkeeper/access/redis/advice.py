@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from vaultkeeper.access import redis_acl as acl
-from vaultkeeper.access.redis import Command, Refusal, Reply, Session
-from vaultkeeper.access.redis_acl import Node
+from vaultkeeper.access.redis import Command, Refusal, Reply, Session, acl
+from vaultkeeper.access.redis.acl import Node
 from vaultkeeper.model.outcome import Finding
 
 CLIENTS: Command = ("CLIENT", "LIST")

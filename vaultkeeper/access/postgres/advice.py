@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from vaultkeeper.access.postgres import Row, Session
-from vaultkeeper.access.postgres_roles import FUNCTIONS, UNLISTED, verifiers
+from vaultkeeper.access.postgres.roles import FUNCTIONS, UNLISTED, verifiers
 from vaultkeeper.model.outcome import Finding
 
 OLDEST = 120000

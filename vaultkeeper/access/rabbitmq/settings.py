@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from vaultkeeper.access.amqp import Broker
+from vaultkeeper.access.rabbitmq.amqp import Broker
 from vaultkeeper.access.settings import PolicyPath, Shape, Url
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

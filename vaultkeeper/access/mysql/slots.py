@@ -16,10 +16,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vaultkeeper.access import mysql_hashes as hashes
-from vaultkeeper.access import mysql_people as people
-from vaultkeeper.access.mysql import Session
-from vaultkeeper.access.mysql_people import Account
+from vaultkeeper.access.mysql import Session, hashes, people
+from vaultkeeper.access.mysql.people import Account
 
 READING = ("SELECT", "mysql.user")
 CHANGING = ("CREATE USER", "*.*")

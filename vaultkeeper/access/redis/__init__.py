@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vaultkeeper.access.redis_socket import Address, Denial, LoginFailed, Timed, opened, unverified
+from vaultkeeper.access.redis.connection import Address, Denial, LoginFailed, Timed, opened, unverified
 from vaultkeeper.errors import BackendError
 
 _CODE = re.compile(r"[A-Z]+")

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, Self, cast
 
 from vaultkeeper.access.address import Address
-from vaultkeeper.access.mysql_wire import Limit, Methods, reached, trust
+from vaultkeeper.access.mysql.wire import Limit, Methods, reached, trust
 from vaultkeeper.errors import BackendError
 
 Row = tuple[Any, ...]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vaultkeeper.access.redis_socket import Address, Tls
+from vaultkeeper.access.redis.connection import Address, Tls
 from vaultkeeper.access.settings import PolicyPath, Reference, Shape
 from vaultkeeper.model import duration
 
