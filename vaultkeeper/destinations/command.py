@@ -24,30 +24,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from vaultkeeper.access import consumers, program, shown, slots
+from vaultkeeper.access import program, shown, slots
 from vaultkeeper.access.answer import Answered, unknown
 from vaultkeeper.access.settings import Argv, Consumers
 from vaultkeeper.access.shown import Seen, There
 from vaultkeeper.model.outcome import (
-    Confirmation,
     Finding,
-    Held,
-    Holds,
-    Login,
-    NotYet,
-    Prepared,
     Proof,
     Refused,
     Result,
     Unknown,
 )
 from vaultkeeper.model.policy import DestinationSpec
-from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion, Slot
+from vaultkeeper.model.secret import GroupKey, Slot
 from vaultkeeper.ports import DeliveryContext, Item, Spot
 
 MAX_BYTES = 64 << 10
@@ -60,7 +53,7 @@ class CommandSettings(Consumers):
     show: Argv = Field(description="answers what the place holds")
 
 
-class CommandDestination:
+class CommandDestination(shown.ShownPlace):
     """One `write` program is one group: all its values in one run."""
 
     kind: ClassVar[str] = "command"
@@ -87,71 +80,33 @@ class CommandDestination:
         if findings:
             return findings
         try:
-            _look(items, ctx)
+            self.look(items, ctx)
         except Answered as error:
             return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what)]
         return [Finding("ok", f"{argv[0]} can be run") for argv in argvs]
 
-    def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held] | Unknown:
-        try:
-            there, _ = _look(items, ctx)
-        except Answered as error:
-            return error.unknown
-        return {item.slot: shown.held(item, there) for item in items}
-
-    def prepare(
-        self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
-    ) -> Prepared | Refused | NotYet | Unknown:
-        try:
-            there, _ = _look(items, ctx)
-        except Answered as error:
-            return error.result
-        return Prepared({item.slot: shown.receipt(item, there) for item in items})
+    def look(self, items: Sequence[Item], ctx: DeliveryContext) -> tuple[There, float | None]:
+        """Slot → what it holds, absent ones left out; when the place last changed. Raises Answered."""
+        argv = _settings(items[0].spec).show
+        said = _run(argv, "show", items, ctx, {"names": [item.slot for item in items]})
+        values, changed_at = said.get("values"), said.get("changed_at")
+        if not isinstance(values, dict):
+            raise unknown(f'{argv[0]} did not answer {{"values": …}}')
+        found = {Slot(slot): _seen(argv, value) for slot, value in values.items() if value is not None}
+        return found, float(changed_at) if isinstance(changed_at, int | float) else None
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """One run with every value that is not there yet; consumers are told again in either case (after a crash)."""
         settings = _settings(items[0].spec)
         try:
-            there, _ = _look(items, ctx)
+            there, _ = self.look(items, ctx)
             left = {item.slot: content for item, content in shown.lacking(items, there)}
             if left:
                 told = {slot: None if content is None else program.as_text(content) for slot, content in left.items()}
                 _run(settings.write, "write", items, ctx, {"values": told})
         except Answered as error:
             return error.result
-        return consumers.tell([(item.spec, _settings(item.spec)) for item in items], ctx.deadline)
-
-    def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
-        told = [(item.spec, _settings(item.spec)) for item in items]
-        try:
-            there, changed_at = _look(items, ctx)
-            lost = tuple(item.slot for item, _ in shown.lacking(items, there))
-        except Answered as error:
-            return error.unknown  # that it cannot be looked at says nothing of its consumers
-        if lost:
-            return NotYet("the place does not carry what was delivered", timedelta(seconds=1), lost)
-        if changed_at is None and any(settings.confirm for _, settings in told):
-            return Unknown(Login.UNREACHABLE, "`confirm` needs `changed_at` in what `show` answers")
-        return consumers.running(told, changed_at or 0.0, ctx.deadline)
-
-    def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None:
-        try:
-            seen = _look([item], ctx)[0].get(item.slot)
-        except Answered as error:
-            return error.unknown
-        if seen is not None and seen.content is None:
-            return Unknown(Login.UNREACHABLE, "its `show` tells a hash only")
-        return None if seen is None or seen.content is None else SecretBytes(seen.content)
-
-    def confirm_deadline(self, group: GroupKey, items: Sequence[Item]) -> timedelta:
-        return consumers.patience([(item.spec, _settings(item.spec)) for item in items])
-
-    def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
-        try:
-            there, _ = _look([item], ctx)
-        except Answered as error:
-            return error.unknown
-        return shown.holds(item, version, there)
+        return self.tell(items, ctx)
 
 
 # ------------------------------------------------------------------------------------------------------ small parts
@@ -159,17 +114,6 @@ class CommandDestination:
 
 def _settings(spec: DestinationSpec) -> CommandSettings:
     return CommandSettings.model_validate(spec.settings)
-
-
-def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[There, float | None]:
-    """Slot → what it holds, absent ones left out; when the place last changed. Raises Answered."""
-    argv = _settings(items[0].spec).show
-    said = _run(argv, "show", items, ctx, {"names": [item.slot for item in items]})
-    values, changed_at = said.get("values"), said.get("changed_at")
-    if not isinstance(values, dict):
-        raise unknown(f'{argv[0]} did not answer {{"values": …}}')
-    found = {Slot(slot): _seen(argv, value) for slot, value in values.items() if value is not None}
-    return found, float(changed_at) if isinstance(changed_at, int | float) else None
 
 
 def _seen(argv: Argv, value: object) -> Seen:

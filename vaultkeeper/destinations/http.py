@@ -16,35 +16,28 @@ https://www.rfc-editor.org/rfc/rfc6901.html
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaultkeeper.access import consumers, request, shown
+from vaultkeeper.access import request, shown
 from vaultkeeper.access.answer import Answered, refused, unknown
 from vaultkeeper.access.pointer import Pointer, pointed
 from vaultkeeper.access.request import Asked, Auth, Changing, Removing, Request
 from vaultkeeper.access.settings import Codes, Consumers, host_of
-from vaultkeeper.access.shown import Seen
+from vaultkeeper.access.shown import Seen, There
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 from vaultkeeper.model.outcome import (
-    Confirmation,
     Finding,
-    Held,
-    Holds,
-    Login,
     No,
-    NotYet,
-    Prepared,
     Proof,
     Refused,
     Result,
     Unknown,
 )
 from vaultkeeper.model.policy import DestinationSpec
-from vaultkeeper.model.secret import GroupKey, SecretBytes, SecretVersion, Slot
+from vaultkeeper.model.secret import GroupKey, SecretBytes, Slot
 from vaultkeeper.ports import DeliveryContext, Item, Spot
 
 if TYPE_CHECKING:
@@ -92,7 +85,7 @@ class HttpSettings(Consumers, Asked):
         return (self.write, self.show) if self.remove is None else (self.write, self.show, self.remove)
 
 
-class HttpDestination:
+class HttpDestination(shown.ShownPlace):
     """One `write` address is one group; its values are written one after the other."""
 
     kind: ClassVar[str] = "http"
@@ -122,70 +115,48 @@ class HttpDestination:
         if findings:
             return findings
         try:
-            _look(items, ctx)
+            self.look(items, ctx)
         except Answered as error:
             return [Finding("refuse" if isinstance(error.result, Refused) else "unchecked", error.what)]
         if any(one.remove is None for one in settings):
             findings.append(Finding("warn", "without `remove` a first delivery cannot go back", "give `remove`"))
         return [*findings, Finding("ok", f"{host_of(settings[0].show.http)} shows what it holds")]
 
-    def observe(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Mapping[Slot, Held] | Unknown:
-        try:
-            there, _ = _look(items, ctx)
-        except Answered as error:
-            return error.unknown
-        return {item.slot: shown.held(item, there) for item in items}
-
-    def prepare(
-        self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext
-    ) -> Prepared | Refused | NotYet | Unknown:
-        try:
-            there, _ = _look(items, ctx)
-        except Answered as error:
-            return error.result
-        return Prepared({item.slot: shown.receipt(item, there) for item in items})
+    def look(self, items: Sequence[Item], ctx: DeliveryContext) -> tuple[There, float | None]:
+        """Slot → what it holds, absent ones left out; when the last of them changed. Raises Answered."""
+        there, changed_at = dict[Slot, Seen](), 0.0
+        for item in items:
+            asked = _settings(item.spec).show
+            reply = _send(asked, item, ctx)
+            if reply.status in asked.absent:
+                continue
+            if reply.status not in asked.done:
+                raise _not_shown(asked, reply, item)
+            document: Any = None
+            if asked.value is not None or asked.changed_at is not None:
+                document = request.document(asked, reply)
+            seen = _seen(asked, request.whole(asked, reply) if asked.value is None else document)
+            if seen is not None:
+                there[item.slot] = seen
+            if asked.changed_at is not None and seen is not None:
+                when = pointed(document, asked.changed_at)
+                if isinstance(when, bool) or not isinstance(when, int | float):
+                    raise unknown(f"{host_of(asked.http)} tells no time at {asked.changed_at}")
+                changed_at = max(changed_at, float(when))
+        return there, changed_at
 
     def deliver(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Result:
         """One request for each value that is not there yet; consumers are told again in either case (after a crash)."""
         wrote = False
         try:
-            there, _ = _look(items, ctx)
+            there, _ = self.look(items, ctx)
             for item, content in shown.lacking(items, there):
                 _change(item, content, ctx)
                 wrote = True
         except Answered as error:
             # some are written and one is refused: that is no longer "nothing was changed"
             return error.unknown if wrote else error.result
-        return consumers.tell([(item.spec, _settings(item.spec)) for item in items], ctx.deadline)
-
-    def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:
-        try:
-            there, changed_at = _look(items, ctx)
-            lost = tuple(item.slot for item, _ in shown.lacking(items, there))
-        except Answered as error:
-            return error.unknown  # that it cannot be looked at says nothing of its consumers
-        if lost:
-            return NotYet("the place does not carry what was delivered", timedelta(seconds=1), lost)
-        return consumers.running([(item.spec, _settings(item.spec)) for item in items], changed_at, ctx.deadline)
-
-    def read(self, group: GroupKey, item: Item, ctx: DeliveryContext) -> SecretBytes | Unknown | None:
-        try:
-            seen = _look([item], ctx)[0].get(item.slot)
-        except Answered as error:
-            return error.unknown
-        if seen is not None and seen.content is None:
-            return Unknown(Login.UNREACHABLE, "its `show` tells a hash only")
-        return None if seen is None or seen.content is None else SecretBytes(seen.content)
-
-    def confirm_deadline(self, group: GroupKey, items: Sequence[Item]) -> timedelta:
-        return consumers.patience([(item.spec, _settings(item.spec)) for item in items])
-
-    def holds(self, group: GroupKey, version: SecretVersion, item: Item, ctx: DeliveryContext) -> Holds | Unknown:
-        try:
-            there, _ = _look([item], ctx)
-        except Answered as error:
-            return error.unknown
-        return shown.holds(item, version, there)
+        return self.tell(items, ctx)
 
 
 # ------------------------------------------------------------------------------------------------------ small parts
@@ -206,30 +177,6 @@ def _change(item: Item, content: bytes | None, ctx: DeliveryContext) -> None:
     if reply.status not in asked.done:
         found = request.failure(asked, reply, settings.auth.who if settings.auth else "nobody (there is no `auth`)")
         raise Answered(found, found.detail)
-
-
-def _look(items: Sequence[Item], ctx: DeliveryContext) -> tuple[dict[Slot, Seen], float]:
-    """Slot → what it holds, absent ones left out; when the last of them changed. Raises Answered."""
-    there, changed_at = dict[Slot, Seen](), 0.0
-    for item in items:
-        asked = _settings(item.spec).show
-        reply = _send(asked, item, ctx)
-        if reply.status in asked.absent:
-            continue
-        if reply.status not in asked.done:
-            raise _not_shown(asked, reply, item)
-        document: Any = None
-        if asked.value is not None or asked.changed_at is not None:
-            document = request.document(asked, reply)
-        seen = _seen(asked, request.whole(asked, reply) if asked.value is None else document)
-        if seen is not None:
-            there[item.slot] = seen
-        if asked.changed_at is not None and seen is not None:
-            when = pointed(document, asked.changed_at)
-            if isinstance(when, bool) or not isinstance(when, int | float):
-                raise unknown(f"{host_of(asked.http)} tells no time at {asked.changed_at}")
-            changed_at = max(changed_at, float(when))
-    return there, changed_at
 
 
 def _seen(asked: Show, found: Any) -> Seen | None:
