@@ -9,13 +9,56 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
+from pydantic import Field
+
+from vaultkeeper.access.settings import Shape
 from vaultkeeper.errors import BackendError
-from vaultkeeper.model.secret import SecretBytes
+from vaultkeeper.model.secret import Fields, SecretBytes
 
 Position = frozenset[str]
 """The characters that one place of a value may hold. One character: a constant, such as a prefix's."""
+
+
+class Drawn(ABC):
+    """The hooks of a generator whose values are rows of positions."""
+
+    kind: ClassVar[str]
+    field: ClassVar[str]
+
+    @abstractmethod
+    def positions(self, settings: Mapping[str, object]) -> list[Position]:
+        """Of every value. Raises ValidationError for settings that are not its own."""
+
+    def generate(self, settings: Mapping[str, object], forbidden: frozenset[str], max_bytes: int | None) -> Fields:
+        """Raises BackendError where `forbidden` or `max_bytes` leaves no value."""
+        return {self.field: draw(self.kind, self.positions(settings), forbidden, max_bytes)}
+
+    def entropy_bits(self, settings: Mapping[str, object], forbidden: frozenset[str]) -> float:
+        return entropy_bits(self.positions(settings), forbidden)
+
+    def alphabet(self, settings: Mapping[str, object]) -> frozenset[str]:
+        return frozenset().union(*self.positions(settings))
+
+
+class InSixBits(Shape):
+    """What a policy says of random bytes that are spelt in base64."""
+
+    bytes: int = Field(default=32, ge=1, le=512, description="random bytes; the text is a third longer")
+    prefix: str = Field(default="", max_length=64, pattern=r"^[!-~]*$", description="ASCII text before it, not random")
+
+    def positions(self, last_two: str) -> list[Position]:
+        """RFC 4648 without padding. `last_two`: the characters for 62 and 63."""
+        alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + last_two
+        whole, rest = divmod(self.bytes * 8, 6)
+        found = constant(self.prefix) + [frozenset(alphabet)] * whole
+        if rest:  # the last character carries only 2 or 4 bits, or it would not decode
+            found.append(frozenset(alphabet[:: 1 << (6 - rest)]))
+        return found
 
 
 def constant(text: str) -> list[Position]:

@@ -11,8 +11,9 @@ import string
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vaultkeeper.access.settings import Shape
 from vaultkeeper.errors import BackendError
 from vaultkeeper.generators import refuse_too_long
 from vaultkeeper.model.password import PasswordPolicy
@@ -22,10 +23,8 @@ LEAST_ACCEPTANCE = 0.001
 """Below this share of allowed draws the rules are wrong, and drawing again would take noticeable time."""
 
 
-class Minimum(BaseModel):
+class Minimum(Shape):
     """How many characters of each class a password holds at least."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     lower: int = Field(default=0, ge=0, description="a to z, in characters")
     upper: int = Field(default=0, ge=0, description="A to Z, in characters")
@@ -33,10 +32,8 @@ class Minimum(BaseModel):
     symbols: int = Field(default=0, ge=0, description="characters of `symbols`, in characters")
 
 
-class Settings(BaseModel):
+class Settings(Shape):
     """What a policy may say beside `kind: password`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     length: int = Field(default=32, ge=1, le=256, description="characters, each one byte")
     symbols: str = Field(
