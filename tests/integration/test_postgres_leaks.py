@@ -13,8 +13,9 @@ import pytest
 from tests.conftest import StartPostgres
 from tests.integration.postgres_kit import adopted, alter, context, drawn, open_target
 from tests.servers.postgres import PostgresServer
+from vaultkeeper.access.settings import Authority
 from vaultkeeper.model.outcome import Done
-from vaultkeeper.targets.postgres import PostgresTarget, Tls
+from vaultkeeper.targets.postgres import PostgresTarget
 
 
 def forms(value: str) -> list[str]:
@@ -73,7 +74,7 @@ def failures(server: PostgresServer, target: PostgresTarget) -> list[str]:
     broken = adopted(target, target.settings.user or "", "canary of a failure")
     answer = target.set([broken], [], context(current=broken, seconds=0.001))
     told.append(repr(answer))
-    for more in ({"database": "nowhere"}, {"port": 1}, {"tls": Tls(ca="/nonexistent")}):
+    for more in ({"database": "nowhere"}, {"port": 1}, {"tls": Authority(ca="/nonexistent")}):
         other = PostgresTarget(target.settings.model_copy(update=more))
         try:
             told.append(repr(other.test(broken, context())))

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Address:
+class SocketAddress:
     """`host`: a name, an IP address, or an absolute path: a Unix socket, or its folder where the system wants that."""
 
     host: str
     port: int
-    tls: bool = True  #: chain and name verified, never less
-    ca: str | None = None  #: PEM file; None: the system's authorities
 
     @property
     def is_socket(self) -> bool:
@@ -31,3 +29,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Address(SocketAddress):
+    """A server, and how it is known to be the right one."""
+
+    tls: bool = True  #: chain and name verified, never less
+    ca: str | None = None  #: PEM file; None: the system's authorities

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from vaultkeeper.access import process, program
 from vaultkeeper.access.files import Snapshot
-from vaultkeeper.access.settings import Codes, Command, PolicyPath, Shape, Url, host_of
+from vaultkeeper.access.settings import OFF, Codes, Command, PolicyPath, Shape, Url, host_of
 from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Finding, Login
 from vaultkeeper.ports import Deadline
@@ -23,10 +23,6 @@ RELOAD_TIME_S = 1.0
 """How long a checker may take to see a new file (a collector: 4 ms at most). Until then its answer may lag."""
 
 _EXITS = {0: Login.ACCEPTED, 1: Login.REJECTED, 75: Login.THROTTLED}
-
-
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
 
 
 class HttpProbe(Shape):
@@ -38,7 +34,7 @@ class HttpProbe(Shape):
     scheme: str = Field(default="Bearer", pattern=r"^[!-~]*$", description="before the token; empty: the bare token")
     accepted: Codes = (200, 405)
     rejected: Codes = (401, 403)
-    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Literal["off"] | None, OFF] = Field(
         default=None, description="off: plain http beyond this machine is meant"
     )
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")

@@ -9,10 +9,11 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from vaultkeeper.access.files import Owner, Snapshot
 from vaultkeeper.errors import ConfigurationInvalid
+from vaultkeeper.model import duration
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -38,6 +39,22 @@ def _argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     return argv
 
 
+def _off(value: object) -> object:
+    return "off" if value is False else value
+
+
+def _seconds(value: object) -> object:
+    return duration.parse(value).total_seconds() if isinstance(value, str) else value
+
+
+def judge_accounts(user: str | None, users: tuple[str, str] | None, strategy: str = "single") -> None:
+    """Raises ValueError unless it is one account, for `strategy`, or two that take turns."""
+    if (user is None) == (users is None):
+        raise ValueError(f"give `user` (strategy {strategy}) or `users` (alternating_users)")
+    if users and users[0] == users[1]:
+        raise ValueError("`users` must be two different accounts")
+
+
 def host_of(url: str) -> str:
     """Host and port of a URL, as `host:port`: the address that a failed login is charged to."""
     parts = urlsplit(url)
@@ -56,6 +73,12 @@ def judge_url(url: str) -> str:
     _ = parts.port  # raises ValueError for one that is no number up to 65535
     return url
 
+
+OFF = BeforeValidator(_off)
+"""For `off`: YAML 1.1 makes false of it where it stands without quotes."""
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+"""A time in seconds, or a duration such as `10s`."""
 
 PolicyPath = Annotated[str, AfterValidator(_path)]
 """A file. A relative one counts from `base` of the validation context (the policy file's folder)."""
@@ -87,6 +110,12 @@ class Shape(BaseModel):
     """What every settings class is: frozen, and strict about unknown keys and types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Authority(Shape):
+    """An authority of one's own."""
+
+    ca: PolicyPath = Field(description="PEM file of the authority that signed the server's certificate")
 
 
 class Written(Shape):

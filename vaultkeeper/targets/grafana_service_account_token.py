@@ -14,17 +14,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from vaultkeeper.access.answer import Answered, refused
 from vaultkeeper.access.grafana import Connection, Grafana, by_token, refuse_without, tokens
 from vaultkeeper.access.grafana.errors import LoginRefused, Misunderstood, RightMissing
 from vaultkeeper.access.grafana.login import Asker, with_login
 from vaultkeeper.access.grafana.tokens import Token, Tokens
+from vaultkeeper.access.settings import Seconds
 from vaultkeeper.errors import ConfigurationInvalid, NotAuthorised
-from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import (
     Basis,
     Done,
@@ -50,10 +50,6 @@ WHICH = "which token is the adopted one is not known, so it could not be deleted
 WHICH_NEXT = "say `first_token:` and the name that it has in Grafana"
 
 
-def _seconds(value: object) -> object:
-    return duration.parse(value).total_seconds() if isinstance(value, str) else value
-
-
 class GrafanaTokenSettings(Connection):
     """What a policy may say beside `kind: grafana_service_account_token`."""
 
@@ -63,7 +59,7 @@ class GrafanaTokenSettings(Connection):
     first_token: str | None = Field(
         default=None, description="name in Grafana of the token that is adopted first, where the account has several"
     )
-    unused_for: Annotated[float, BeforeValidator(_seconds)] = Field(
+    unused_for: Seconds = Field(
         default=3600.0, ge=0, description="how long nobody may have used the old token before it is deleted"
     )
 

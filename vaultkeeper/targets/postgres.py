@@ -24,9 +24,8 @@ from vaultkeeper.access import refused
 from vaultkeeper.access.address import Address
 from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.postgres import advice, roles
-from vaultkeeper.access.settings import PolicyPath, Shape
+from vaultkeeper.access.settings import OFF, Authority, Seconds, Shape, judge_accounts
 from vaultkeeper.errors import BackendError, ChecksNothing, ConfigurationInvalid, NotAuthorised
-from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import (
     Basis,
     Done,
@@ -50,14 +49,6 @@ def _account(name: str) -> str:
     return name
 
 
-def _seconds(value: object) -> object:
-    return duration.parse(value).total_seconds() if isinstance(value, str) else value
-
-
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
 Account = Annotated[str, BeforeValidator(lambda name: _account(name) if isinstance(name, str) else name)]
 
 
@@ -67,12 +58,6 @@ class Admin(Shape):
     username: Account = Field(description="its role name")
     password: dict[str, Any] = Field(description="a reference: {file: PATH}, {env: NAME}, {secret: NAME} …")
     database: str = Field(default="postgres", description="the database it logs in to")
-
-
-class Tls(Shape):
-    """An authority of one's own."""
-
-    ca: PolicyPath = Field(description="PEM file of the authority that signed the server's certificate")
 
 
 class PostgresSettings(Shape):
@@ -93,20 +78,15 @@ class PostgresSettings(Shape):
     retire_first_owner: Literal["keep", "nologin"] | None = Field(
         default=None, description="what becomes of the login of an account outside `users` that was adopted first"
     )
-    tls: Annotated[Tls | Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Authority | Literal["off"] | None, OFF] = Field(
         default=None, description="default: verify-full, on loopback and Unix sockets none; there is no fallback"
     )
-    timeout: Annotated[float, BeforeValidator(_seconds)] = Field(
-        default=10, gt=0, le=600, description="for one call of the server, in seconds or as `10s`"
-    )
+    timeout: Seconds = Field(default=10, gt=0, le=600, description="for one call of the server, in seconds or as `10s`")
     close_sessions: bool = Field(default=False, description="end sessions of the retired account")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.user is None) == (self.users is None):
-            raise ValueError("give `user` (strategy single) or `users` (alternating_users)")
-        if self.users and self.users[0] == self.users[1]:
-            raise ValueError("`users` must be two different accounts")
+        judge_accounts(self.user, self.users)
         if self.users and self.admin == "self":
             raise ValueError("`admin: self` changes its own account only: use `user` and `strategy: single`")
         if isinstance(self.admin, Admin) and self.admin.username in self.accounts:
@@ -115,7 +95,7 @@ class PostgresSettings(Shape):
             raise ValueError("`owner_role` is a role of its own, not one of the users")
         if self.create_users and self.users is None:
             raise ValueError("`create_users` goes with `users`")
-        if isinstance(self.tls, Tls) and self.host.startswith("/"):
+        if isinstance(self.tls, Authority) and self.host.startswith("/"):
             raise ValueError("`tls` means nothing on a Unix socket")
         return self
 
@@ -128,7 +108,7 @@ class PostgresSettings(Shape):
     def address(self) -> Address:
         """Where the server is."""
         plain = Address(self.host, self.port, tls=False)
-        if isinstance(self.tls, Tls):
+        if isinstance(self.tls, Authority):
             return Address(self.host, self.port, ca=self.tls.ca)
         return plain if self.tls == "off" or plain.is_local else Address(self.host, self.port)
 

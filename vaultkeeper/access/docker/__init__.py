@@ -22,14 +22,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode, urlsplit
 
 import httpcore2
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.docker import context as docker_context
 from vaultkeeper.access.docker.answers import SAID, EngineTrouble, judged, message, no_connection, trouble, unreachable
 from vaultkeeper.access.docker.context import Endpoint
 from vaultkeeper.access.docker.network import Network
-from vaultkeeper.access.settings import PolicyPath, Shape
+from vaultkeeper.access.settings import OFF, PolicyPath, Shape
 from vaultkeeper.model.outcome import Login, No, Unknown
 from vaultkeeper.ports import Credentials, Deadline
 
@@ -47,10 +47,6 @@ class Tls(Shape):
     key: PolicyPath | None = Field(default=None, description="its key")
 
 
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
 class EngineSettings(Shape):
     """How a policy says which Engine. None of them: what the `docker` command would use."""
 
@@ -60,7 +56,7 @@ class EngineSettings(Shape):
         description="unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST",
     )
     context: str | None = Field(default=None, description="a context of the `docker` command")
-    tls: Annotated[Tls | Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Tls | Literal["off"] | None, OFF] = Field(
         default=None, description="{ca, cert, key} for tcp://; `off` must be said, except on loopback"
     )
 

@@ -17,11 +17,11 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from vaultkeeper.access import http
 from vaultkeeper.access.answer import Answered
-from vaultkeeper.access.settings import PolicyPath, Reference, Shape, Url, host_of
+from vaultkeeper.access.settings import OFF, PolicyPath, Reference, Shape, Url, host_of
 from vaultkeeper.errors import ConfigurationInvalid, NotFound
 from vaultkeeper.model.outcome import Login, No, Refused, Unknown
 from vaultkeeper.model.secret import SecretBytes
@@ -83,15 +83,11 @@ class NoAnswer(DokployError):
     """Nothing came in time. What was asked may have been done."""
 
 
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
 class Connection(Shape):
     """How a policy says where Dokploy is."""
 
     url: Url = Field(description="of Dokploy itself, https://dokploy.example.com")
-    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Literal["off"] | None, OFF] = Field(
         default=None, description="off: plain http beyond this machine is meant"
     )
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")

@@ -18,13 +18,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlencode, urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from vaultkeeper.access import http
 from vaultkeeper.access.answer import refused
 from vaultkeeper.access.grafana import errors
 from vaultkeeper.access.grafana.errors import GrafanaError, RightMissing, Unsaid
-from vaultkeeper.access.settings import PolicyPath, Shape, Url, host_of
+from vaultkeeper.access.settings import OFF, PolicyPath, Shape, Url, host_of
 from vaultkeeper.model.outcome import No
 from vaultkeeper.model.secret import SecretBytes
 from vaultkeeper.ports import Deadline
@@ -32,15 +32,11 @@ from vaultkeeper.ports import Deadline
 MAX_REPLY_BYTES = 4 << 20  # 300 tokens, or one data source with its certificates
 
 
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
 class Connection(Shape):
     """How a policy says where Grafana is."""
 
     url: Url = Field(description="of Grafana as browsers reach it, with its sub-path: https://example.com/grafana")
-    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Literal["off"] | None, OFF] = Field(
         default=None, description="off: plain http beyond this machine is meant"
     )
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access.htpasswd import Format
 from vaultkeeper.access.probe import BasicProbe, Provable
-from vaultkeeper.access.settings import Command, PolicyPath, Signal, Written
+from vaultkeeper.access.settings import Command, PolicyPath, Signal, Written, judge_accounts
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -42,10 +42,7 @@ class HtpasswdSettings(Written, Provable):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.user is None) == (self.users is None):
-            raise ValueError("give `user` (strategy single) or `users` (alternating_users)")
-        if self.users and self.users[0] == self.users[1]:
-            raise ValueError("`users` must be two different accounts")
+        judge_accounts(self.user, self.users)
         if self.path is None and self.reload != "none":
             raise ValueError("`reload` goes with `path`; what `via` carries it to has its own")
         if self.format == "traefik" and self.path and "reload" not in self.model_fields_set:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from vaultkeeper.access.address import Address
-from vaultkeeper.access.settings import PolicyPath, Reference, Shape
-from vaultkeeper.model import duration
+from vaultkeeper.access.settings import OFF, Authority, Reference, Seconds, Shape, judge_accounts
 
 
 def _name(name: str) -> str:
@@ -25,14 +24,6 @@ def _host(host: str) -> str:
     return host
 
 
-def _seconds(value: object) -> object:
-    return duration.parse(value).total_seconds() if isinstance(value, str) else value
-
-
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
 UserName = Annotated[str, AfterValidator(_name)]
 HostPart = Annotated[str, AfterValidator(_host)]
 
@@ -42,12 +33,6 @@ class Admin(Shape):
 
     username: UserName = Field(description="its name; the server finds the host part by where we come from")
     password: Reference = Field(description="a reference: {file: PATH}, {env: NAME}, {secret: NAME} …")
-
-
-class Tls(Shape):
-    """An authority of one's own."""
-
-    ca: PolicyPath = Field(description="PEM file of the authority that signed the server's certificate")
 
 
 class AccountSettings(Shape):
@@ -63,20 +48,15 @@ class AccountSettings(Shape):
         default=("%",), strict=False, min_length=1, description="the host parts that the accounts have at the server"
     )
     admin: Admin | Literal["self"] = Field(description="who changes the password; `self`: the account itself")
-    tls: Annotated[Tls | Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Authority | Literal["off"] | None, OFF] = Field(
         default=None, description="default: chain and name verified; loopback and Unix sockets none; no fallback"
     )
-    timeout: Annotated[float, BeforeValidator(_seconds)] = Field(
-        default=10, gt=0, le=600, description="for one call of the server, in seconds or as `10s`"
-    )
+    timeout: Seconds = Field(default=10, gt=0, le=600, description="for one call of the server, in seconds or as `10s`")
     close_sessions: bool = Field(default=False, description="end sessions of the account when a version is retired")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.user is None) == (self.users is None):
-            raise ValueError("give `user` (strategy overlap) or `users` (alternating_users)")
-        if self.users and self.users[0] == self.users[1]:
-            raise ValueError("`users` must be two different accounts")
+        judge_accounts(self.user, self.users, "overlap")
         if self.users and self.admin == "self":
             raise ValueError("`admin: self` changes its own account only: use `user`")
         if isinstance(self.admin, Admin) and self.admin.username in self.accounts:
@@ -87,7 +67,7 @@ class AccountSettings(Shape):
             )
         if len(set(self.hosts)) != len(self.hosts):
             raise ValueError("`hosts` names one twice")
-        if isinstance(self.tls, Tls) and self.host.startswith("/"):
+        if isinstance(self.tls, Authority) and self.host.startswith("/"):
             raise ValueError("`tls` means nothing on a Unix socket")
         return self
 
@@ -100,7 +80,7 @@ class AccountSettings(Shape):
     def address(self) -> Address:
         """Where the server is."""
         plain = Address(self.host, self.port, tls=False)
-        if isinstance(self.tls, Tls):
+        if isinstance(self.tls, Authority):
             return Address(self.host, self.port, ca=self.tls.ca)
         return plain if self.tls == "off" or plain.is_local else Address(self.host, self.port)
 

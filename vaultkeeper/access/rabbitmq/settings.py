@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from vaultkeeper.access.rabbitmq.amqp import Broker
-from vaultkeeper.access.settings import PolicyPath, Shape, Url
+from vaultkeeper.access.settings import OFF, PolicyPath, Shape, Url, judge_accounts
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -36,10 +36,6 @@ def _broker(url: str) -> str:
     return url
 
 
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
 AccountName = Annotated[str, BeforeValidator(lambda name: _account(name) if isinstance(name, str) else name)]
 
 
@@ -64,7 +60,7 @@ class RabbitmqSettings(Shape):
     )
     admin: Admin | Literal["self"] = Field(description="who changes the password; `self`: the account itself")
     create_users: bool = Field(default=False, description="make a missing user, with the tags of CURRENT's")
-    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Literal["off"] | None, OFF] = Field(
         default=None, description="off: plain http and amqp beyond this machine are meant"
     )
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
@@ -72,10 +68,7 @@ class RabbitmqSettings(Shape):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.user is None) == (self.users is None):
-            raise ValueError("give `user` (strategy single) or `users` (alternating_users)")
-        if self.users and self.users[0] == self.users[1]:
-            raise ValueError("`users` must be two different accounts")
+        judge_accounts(self.user, self.users)
         if self.users and self.admin == "self":
             raise ValueError("`admin: self` changes its own account only: use `user` and `strategy: single`")
         if isinstance(self.admin, Admin) and self.admin.username in self.accounts:

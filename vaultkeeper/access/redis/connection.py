@@ -5,7 +5,6 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/security/encryptio
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import time
@@ -13,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
+from vaultkeeper.access.address import SocketAddress
 from vaultkeeper.errors import BackendError, ConfigurationInvalid
 
 MOST_BYTES = 16 << 20  # of everything that one connection answers: a list of 40,000 clients
@@ -44,29 +44,13 @@ class Tls:
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where one node is. `host`: a name, an IP address, or the absolute path of a Unix socket."""
+class Address(SocketAddress):
+    """Where one node is."""
 
-    host: str
-    port: int
     tls: Tls | None = None
 
-    @property
-    def is_socket(self) -> bool:
-        return self.host.startswith("/")
-
-    @property
-    def is_local(self) -> bool:
-        """A Unix socket or loopback: nothing to overhear."""
-        if self.is_socket or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
     def __str__(self) -> str:
-        return self.host if self.is_socket else f"{self.host}:{self.port}"
+        return self.host if self.is_socket else super().__str__()
 
 
 def opened(address: Address, until_s: float) -> socket.socket:

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from vaultkeeper.access.redis.connection import Address, Tls
-from vaultkeeper.access.settings import PolicyPath, Reference, Shape
-from vaultkeeper.model import duration
+from vaultkeeper.access.settings import OFF, PolicyPath, Reference, Seconds, Shape
 
 _SPACES = frozenset(" \t\n\v\f\r\0")  # ACLStringHasSpaces in Redis' acl.c
 
@@ -17,14 +16,6 @@ def _account(name: object) -> object:
     if isinstance(name, str) and (not name or set(name) & _SPACES):
         raise ValueError("a Redis account's name holds no blank and no NUL")
     return name
-
-
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
-
-
-def _seconds(value: object) -> object:
-    return duration.parse(value).total_seconds() if isinstance(value, str) else value
 
 
 Account = Annotated[str, BeforeValidator(_account)]
@@ -62,10 +53,10 @@ class RedisSettings(Shape):
     )
     user: Account = Field(description="the account; `default` is the one of requirepass")
     admin: Admin | Literal["self"] = Field(description="who changes it; `self`: the account itself")
-    tls: Annotated[TlsSettings | Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[TlsSettings | Literal["off"] | None, OFF] = Field(
         default=None, description="default: verify-full, on loopback and Unix sockets none; there is no fallback"
     )
-    timeout: Annotated[float, BeforeValidator(_seconds)] = Field(
+    timeout: Seconds = Field(
         default=10, gt=0, le=600, description="for one hook's talk with all nodes, in seconds or as `10s`"
     )
     replication: Literal["delivered"] | None = Field(

@@ -6,15 +6,11 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from vaultkeeper.access.settings import PolicyPath, Reference, Shape, judge_url
+from vaultkeeper.access.settings import OFF, PolicyPath, Reference, Shape, judge_url
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def _off(value: object) -> object:
-    return "off" if value is False else value  # what YAML 1.1 makes of an unquoted `off`
 
 
 def _server(url: str) -> str:
@@ -66,7 +62,7 @@ class VaultSettings(Shape):
     namespace: VaultPath | None = None
     auth: Auth
     ca: PolicyPath | None = Field(default=None, description="CA certificates to trust instead of the system's, PEM")
-    tls: Annotated[Literal["off"] | None, BeforeValidator(_off)] = Field(
+    tls: Annotated[Literal["off"] | None, OFF] = Field(
         default=None, description="off: plain http beyond this machine is meant"
     )
 
