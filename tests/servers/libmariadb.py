@@ -15,7 +15,7 @@ def login(port: int, username: str, password: str, *, host: str = "127.0.0.1") -
     """True accepted, False refused; anything else raises OSError, without the password."""
     library = _library()
     handle = library.mysql_init(None)
-    seconds = ctypes.c_uint(10)
+    seconds = ctypes.c_uint(60)
     library.mysql_options(handle, CONNECT_TIMEOUT, ctypes.byref(seconds))
     texts = (host.encode(), username.encode(), password.encode())
     try:

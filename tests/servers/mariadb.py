@@ -20,7 +20,7 @@ from typing import Any
 
 import pymysql
 
-from tests.servers import ServerMissing, TestAccount, libmariadb, tls
+from tests.servers import ServerMissing, TestAccount, libmariadb, ports, tls
 from tests.servers.proxy import Proxy
 
 FAULTS = ("unreachable", "silent", "lost-request", "lost-reply", "crash")
@@ -114,6 +114,8 @@ class MariadbServer:
         self.ca = self.base / "ca.pem"  # exists with ``ssl``
         self.log = self.base / "run/error.log"
         self._settings = {**SMALL, **settings, **(self._certificate() if ssl else {})}
+        self._held = ports.hold()
+        self.port = ports.number(self._held)
         self._process: subprocess.Popen[bytes] | None = None
         self._owner_pid = os.getpid()
         atexit.register(self.stop)
@@ -125,7 +127,6 @@ class MariadbServer:
             _given(folder)
         (self.base / "run").mkdir(exist_ok=True)
         _given(self.base / "run")
-        self.port = _free_port()
         self._write_options()
         self.launch()
 
@@ -284,6 +285,7 @@ class MariadbServer:
             self.proxy.close()
         with suppress(subprocess.TimeoutExpired):
             self._end(signal.SIGKILL)
+        self._held.close()
         shutil.rmtree(self.base, ignore_errors=True)
 
 
@@ -291,11 +293,6 @@ def _hash(password: str) -> str:
     """Of mysql_native_password."""
     once = hashlib.sha1(password.encode(), usedforsecurity=False).digest()
     return "*" + hashlib.sha1(once, usedforsecurity=False).hexdigest().upper()
-
-
-def _free_port() -> int:
-    with Proxy(0) as somewhere:
-        return somewhere.port
 
 
 def _own_admin(server: MariadbServer) -> TestAccount:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.servers import ports
+
 CHUNK = 65536
 
 
@@ -40,8 +42,8 @@ class Proxy:
         self._flow = threading.Event()
         self._flow.set()
         self._closed = False
-        self._listener = _bound(0)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = ports.hold()
+        self.port = ports.number(self._listener)
         self.connections = 0
         self._listen()
 
@@ -98,7 +100,7 @@ class Proxy:
     def refusing(self) -> Iterator[None]:
         """Refuse connections and cut the open ones. The port stays ours: bound, but nobody listens."""
         _shut(self._listener)
-        self._listener = _bound(self.port)
+        self._listener = ports.hold(self.port)
         self.cut()
         try:
             yield
@@ -191,13 +193,6 @@ class _Link:
     def close(self) -> None:
         _shut(self.client)
         _shut(self.server)
-
-
-def _bound(port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    return listener
 
 
 def _receive(source: socket.socket) -> bytes:

@@ -30,7 +30,7 @@ from urllib.parse import quote
 import pika
 from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthenticationError
 
-from tests.servers import ServerMissing, TestAccount, tls
+from tests.servers import ServerMissing, TestAccount, ports, tls
 from tests.servers.proxy import Proxy
 
 GROUP = "rabbitmq"
@@ -74,7 +74,8 @@ class RabbitServer:
         self._own = tempfile.TemporaryDirectory(prefix="vk-rabbit-", ignore_cleanup_errors=True)
         self.folder = Path(self._own.name)
         self.admin_password = "boss-" + secrets.token_urlsafe(18)
-        self.ports = dict(zip(("amqp", "amqps", "http", "https", "dist", "epmd"), _free_ports(6), strict=True))
+        self._held = {name: ports.hold() for name in ("amqp", "amqps", "http", "https", "dist", "epmd")}
+        self.ports = {name: ports.number(held) for name, held in self._held.items()}
         self._write()
         self._owner_pid = os.getpid()
         self._epmd = self._spawn([epmd, "-port", str(self.ports["epmd"]), "-address", "127.0.0.1"], "epmd")
@@ -151,6 +152,8 @@ class RabbitServer:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # the node is a child of the shell script that we started
             process.wait()
+        for held in self._held.values():
+            held.close()
         self._own.cleanup()
 
     # ---------------------------------------------------------------------------------------------------- the accounts
@@ -159,7 +162,7 @@ class RabbitServer:
         """The document of an answer; None where it is not there."""
         username, password = login or (ADMIN, self.admin_password)
         basic = base64.b64encode(f"{username}:{password}".encode()).decode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=60)
         try:
             headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/json"}
             text = None if body is None else json.dumps(body)
@@ -214,7 +217,7 @@ class RabbitServer:
         return pika.BlockingConnection(
             pika.ConnectionParameters(
                 host="127.0.0.1", port=self.ports["amqps" if secure else "amqp"], virtual_host=vhost,
-                credentials=pika.PlainCredentials(username, password), stack_timeout=30, connection_attempts=1,
+                credentials=pika.PlainCredentials(username, password), stack_timeout=60, connection_attempts=1,
                 ssl_options=pika.SSLOptions(context, "localhost") if context else None,
             )
         )  # fmt: skip
@@ -246,14 +249,6 @@ class RabbitServer:
 
 def part(text: str) -> str:
     return quote(text, safe="")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in taken]
 
 
 @cache

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from tests.servers import ServerMissing, TestAccount, tls
+from tests.servers import ServerMissing, TestAccount, ports, tls
 from tests.servers.proxy import Proxy
 
 FAULTS = ("unreachable", "silent", "lost-reply", "lost-request")
@@ -47,7 +47,7 @@ class Refused(Exception):
 class Client:
     """One connection of somebody who knows nothing of vaultkeeper. Replies are bytes, numbers, lists or None."""
 
-    def __init__(self, address: tuple[str, int] | str, timeout: float = 10) -> None:
+    def __init__(self, address: tuple[str, int] | str, timeout: float = 60) -> None:
         if isinstance(address, str):
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(timeout)
@@ -123,7 +123,8 @@ class Node:
         self.folder = Path(tempfile.mkdtemp(prefix="vk-redis-", dir="/tmp"))  # a Unix socket's path has 107 bytes
         self.operator = "op-" + secrets.token_urlsafe(18)
         self.rotator = "rot-" + secrets.token_urlsafe(18)
-        self.port, self.process = _free_port(), None
+        self._held, self.process = [ports.hold()], None
+        self.port = ports.number(self._held[0])
         self._owner_pid = os.getpid()
         atexit.register(self.stop)
         try:
@@ -143,18 +144,19 @@ class Node:
     def _write(self, lines: Sequence[str], certificates: tls.Certificates | None) -> None:
         default = f"on #{hashed(self.requirepass)} ~* &* +@all" if self.requirepass else "off"
         users = [f"user default {default}", f"user operator on #{hashed(self.operator)} ~* &* +@all"]
-        ports = [f"port {self.port}"]
+        listens = [f"port {self.port}"]
         if certificates is not None:
             for name, pem in (("ca", certificates.ca), ("crt", certificates.certificate), ("key", certificates.key)):
                 (self.folder / name).write_text(pem)
             files = {"cert-file": "crt", "key-file": "key", "ca-cert-file": "ca"}
-            ports = ["port 0", f"tls-port {self.port}"]
-            ports += [f"tls-{key} {self.folder / name}" for key, name in files.items()]
-        text = [*ports, f"bind {HOST}", f"unixsocket {self.unix}", f"dir {self.folder}", "loglevel debug", *lines]
+            listens = ["port 0", f"tls-port {self.port}"]
+            listens += [f"tls-{key} {self.folder / name}" for key, name in files.items()]
+        text = [*listens, f"bind {HOST}", f"unixsocket {self.unix}", f"dir {self.folder}", "loglevel debug", *lines]
         if self.keeps != "sentinel":
             text.append('save ""')
         if "cluster-enabled yes" in lines:
-            text.append(f"cluster-port {_free_port()}")  # by itself 10,000 higher, which may be none
+            self._held.append(ports.hold())
+            text.append(f"cluster-port {ports.number(self._held[-1])}")  # by itself 10,000 higher, which may be none
         if self.keeps == "acl_file":
             (self.folder / "users.acl").write_text("\n".join([*users, ""]))
             text.append(f"aclfile {self.folder / 'users.acl'}")
@@ -256,14 +258,9 @@ class Node:
             return
         atexit.unregister(self.stop)
         self.kill()
+        for held in self._held:
+            held.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class RedisServer:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.servers import ServerMissing
+from tests.servers import ServerMissing, ports
 from tests.servers.tls import Certificates
 
 PATIENCE_S = 30  # for a server to start
@@ -49,7 +49,8 @@ class WebServer:
         found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/bin")
         if found is None:
             raise ServerMissing(f"{program} is not installed")
-        self.program, self.folder, self.port = found, folder, _free_port()
+        self.program, self.folder, self._held = found, folder, ports.hold()
+        self.port = ports.number(self._held)
         self._process: subprocess.Popen[bytes] | None = None
 
     def argv(self) -> list[str]:
@@ -85,6 +86,7 @@ class WebServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+        self._held.close()
 
 
 class Nginx(WebServer):
@@ -134,16 +136,10 @@ class Prometheus(WebServer):
 
 def asked(port: int, path: str, login: str | None) -> int:
     """The status of a request as any client makes it. `login`: user:password, None for nobody."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {} if login is None else {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     try:
         connection.request("GET", path, headers=headers)
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
