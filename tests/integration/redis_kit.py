@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Credentials:
         return {"value": SecretBytes(Path(reference["file"]).read_bytes())}
 
 
-def context(current: SecretVersion | None = None, pending: SecretVersion | None = None, seconds: float = 20) -> Context:
+def context(current: SecretVersion | None = None, pending: SecretVersion | None = None, seconds: float = 60) -> Context:
     deadline = Deadline(time.monotonic() + seconds)
     return Context("11111111-2222-3333-4444-555555555555", "shop/cache", 1, deadline, Credentials(), current, pending)
 
@@ -143,8 +143,8 @@ class Installed:
         given = (password or self.accounts[name].password).encode()
         adopt(name, {"password": SecretBytes(given)}, self.parts)
 
-    def rotate(self, *names: str, wait: timedelta = timedelta(0)) -> Any:
-        """The report of the first one."""
+    def rotate(self, *names: str, wait: timedelta = timedelta(minutes=5)) -> Any:
+        """The report of the first one. A session that was just closed may still be listed, and is waited for."""
         return rotate(list(names) or list(self.accounts), self.parts, by_name=True, wait=wait)[0]
 
     def resume(self, name: str) -> Any:
@@ -180,6 +180,13 @@ class Monitor:
             lines.append(self._client.read().decode())
         self._client.close()
         return "\n".join(lines)
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 def as_user(node: Node, username: str, password: str | bytes) -> Client:

@@ -217,10 +217,11 @@ class RedisTarget:
     def usage(self, version: SecretVersion, since: datetime, ctx: Context) -> Usage | Unknown:
         """Sessions that are older than the newest value hold an older one. Of younger ones nobody can tell."""
         newest = ctx.pending.created_at if ctx.pending is not None else since
-        now, holders, younger = datetime.now(UTC), list[str](), False
+        holders, younger = list[str](), False
         try:
             for address in self.settings.addresses:
                 with self._session(address, ctx) as session:
+                    now = datetime.now(UTC)  # not before the login, in which sessions may begin
                     there = advice.present(session, self._admin_name, _username(version))
                 old = there.older(newest, now)
                 holders += there.holders(old)
