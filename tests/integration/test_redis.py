@@ -652,7 +652,7 @@ def test_our_own_session_is_neither_counted_nor_closed(node: RedisNode) -> None:
 def test_replicas_and_sentinels_that_log_in_as_the_account_are_named_first(new_node: Make) -> None:
     master = new_node(requirepass="old")
     source = f"replicaof {HOST} {master.port}"
-    new_node("config_file", lines=[source, "masterauth old"])
+    replica = new_node("config_file", lines=[source, "masterauth old"])
     new_node("sentinel", lines=[f"sentinel monitor cache {HOST} {master.port} 1", "sentinel auth-pass cache old"])
     wait_until(lambda: len({one["flags"] for one in master.sessions("default")}) == 3)  # a replica, a Sentinel's two
     old = version(1, "default", "old")
@@ -660,7 +660,9 @@ def test_replicas_and_sentinels_that_log_in_as_the_account_are_named_first(new_n
     (told,) = of("refuse", findings)
     assert "a Sentinel from 127.0.0.1, a replica from 127.0.0.1" in told
     assert "replication: delivered" in told
-    assert "1 replica" in " ".join(of("warn", findings))
+    assert "has 1 replica," in " ".join(of("warn", findings))
+    of_it = open_target(plain(replica)).check(context(version(1, "app", "old")))
+    assert [told for told in of("warn", of_it) if "replica" in told] == []
     declared = open_target(plain(master, "default"), replication="delivered")
     assert of("refuse", declared.check(context(old))) == []
 

@@ -7,6 +7,7 @@ https://redis.io/docs/latest/commands/client-list/ and https://redis.io/docs/lat
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from vaultkeeper.model.outcome import Finding
 
 CLIENTS: Command = ("CLIENT", "LIST")
 REPLICATION: Command = ("INFO", "replication")
+_REPLICA = re.compile(rb"slave\d+:")  # a replica tells of itself in lines like `slave_priority:`
 KNOWN_TO_S = 1.0
 """How exactly the beginning of a session is known."""
 
@@ -125,7 +127,7 @@ def _about_others(found: Sequence[Client], told: Sequence[Reply], node: Node, pl
             "give replication an account of its own (masteruser, auth-user), or hand the value to it and say "
             "replication: delivered",
         )
-    replicas = sum(line.startswith(b"slave") for reply in told for line in _lines(reply))
+    replicas = sum(_REPLICA.match(line) is not None for reply in told for line in _lines(reply))
     if replicas >= plan.nodes:
         text = f"{node.where} has {replicas} replica{'' if replicas == 1 else 's'}, each with accounts of its own"
         yield Finding("warn", text, "name them in `nodes`, or consumers that read there keep the old password alone")
