@@ -10,6 +10,7 @@ from tests.integration.mysql_kit import A, Hooks, R
 from tests.servers import ServerMissing, tls
 from tests.servers.mariadb import MariadbServer, shared
 from vaultkeeper.access.mysql import LoginFailed, hashes
+from vaultkeeper.access.mysql import target as mysql_target
 from vaultkeeper.model.outcome import Done, Login, No, Refused, Unknown
 
 
@@ -114,17 +115,22 @@ def test_a_server_that_takes_no_hashes_or_no_writes_says_so_first(server: Mariad
 # ------------------------------------------------------------------------------------------------------ others, crashes
 
 
-def test_two_writers_do_not_meet_and_one_that_waits_too_long_comes_again(server: MariadbServer) -> None:
-    hooks = Hooks(server.account(), seconds=3)
+def test_two_writers_do_not_meet_and_one_that_waits_too_long_comes_again(
+    server: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_target, "_ALONE_S", 1)
+    hooks = Hooks(server.account(), seconds=60)
     with hooks.target._alone(hooks.context()):
-        other = Hooks(hooks.account, seconds=3)
+        other = Hooks(hooks.account, seconds=60)
         refused = other.introduce()
     assert isinstance(refused, Refused)
     assert refused.why is No.CONFLICT
     assert other.introduce() == Done()
     with server.root() as holder, holder.cursor() as cursor:
         cursor.execute("FLUSH TABLES WITH READ LOCK")
+        other.watch.seconds = 3
         assert isinstance(other.set([other.old], [other.new]), Refused | Unknown)
+    other.watch.seconds = 60
     assert other.set([other.old], [other.new]) == Done()
 
 

@@ -16,7 +16,7 @@ from vaultkeeper.ports import Destination, Item, ReadsBack, Releases, Spot
 from vaultkeeper.testing.contract.trial import SECRET, Raised, Watch, canary, difficult, version
 from vaultkeeper.testing.servers import ReadingPlace, SharesWithForeign
 
-MOST_POLLS = 200
+MOST_POLLS = 2000
 
 
 @dataclass
