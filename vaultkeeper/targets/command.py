@@ -26,7 +26,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaultkeeper.access import program
+from vaultkeeper.access import accounts, program
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.process import Ran
 from vaultkeeper.access.settings import Argv, Reference, Shape
@@ -145,16 +145,7 @@ class CommandTarget:
 
         Raises ConfigurationInvalid where an adopted value does not say whose it is, or is another account's.
         """
-        accounts = self.settings.accounts
-        if "username" in given:
-            name = given["username"].text()
-            if accounts and name not in accounts:
-                named = " and ".join(accounts)
-                raise ConfigurationInvalid(
-                    f"the value is for {name}", why=f"the policy has {named}", next="name it there"
-                )
-            return given
-        name = self._next_account(ctx, adopting=adopting)
+        name = accounts.name_of(given, self.settings, ctx, adopting=adopting)
         return {**given, "username": SecretBytes(name.encode())} if name else given
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation | Unknown:
@@ -264,19 +255,6 @@ class CommandTarget:
         found = ctx.credentials.resolve(self.settings.admin.password)
         password = found["password"] if "password" in found else next(iter(found.values()))
         return {"username": SecretBytes(self.settings.admin.username.encode()), "password": password}
-
-    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
-        """The one that CURRENT does not use; empty where values have no user name."""
-        if self.settings.users is None:
-            return self.settings.user or ""
-        if adopting:
-            raise ConfigurationInvalid(
-                "with alternating users a value needs its username",
-                next='give {"username": "…", "password": "…"}',
-            )
-        first, second = self.settings.users
-        current = ctx.current.fields.get("username") if ctx.current is not None else None
-        return second if current is not None and current.text() == first else first
 
 
 def _described(value: Versions) -> object:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
 
-from vaultkeeper.access import consumers, files, htpasswd, probe
+from vaultkeeper.access import accounts, consumers, files, htpasswd, probe
 from vaultkeeper.access.answer import Answered, unknown
 from vaultkeeper.access.htpasswd import Account, UserFile
 from vaultkeeper.access.htpasswd.settings import HtpasswdSettings
@@ -67,10 +67,7 @@ class HtpasswdTarget:
 
         Raises ConfigurationInvalid where an adopted value does not say whose it is, or bcrypt cannot take it.
         """
-        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
-        if name not in self.settings.accounts:
-            named = " and ".join(self.settings.accounts)
-            raise ConfigurationInvalid(f"the value is for {name}", why=f"the policy has {named}", next="name it there")
+        name = accounts.name_of(given, self.settings, ctx, adopting=adopting)
         password = _password(given)
         kept = given[LINE].reveal() if LINE in given else b""
         owner, _, stored = kept.rpartition(b":")
@@ -90,7 +87,7 @@ class HtpasswdTarget:
             users = htpasswd.parse(files.read(self.settings.tells).content, self.settings.format)
         except Answered as error:
             return error.unknown
-        usable = users.effective(self._next_account(ctx, adopting=False)) is not None
+        usable = users.effective(accounts.next_one(self.settings, ctx)) is not None
         held = {version.number: htpasswd.accepts(users, _account_of(version)) for version in candidates}
         ours = {_account_of(version).name for version in candidates if held[version.number]}
         foreign = len(set(users.names()) - ours)
@@ -192,18 +189,6 @@ class HtpasswdTarget:
 
     # ---------------------------------------------------------------------------------------------------- small parts
 
-    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
-        """The one that CURRENT does not use."""
-        if self.settings.users is None:
-            return self.settings.user or ""
-        if adopting:
-            raise ConfigurationInvalid(
-                "with alternating users a value needs its username",
-                next='give {"username": "…", "password": "…"}',
-            )
-        first, second = self.settings.users
-        return second if ctx.current is not None and _account_of(ctx.current).name == first else first
-
     def _held(self, account: Account, said: Login) -> tuple[bool, files.Snapshot] | None:
         """Does the file let this login in? None: it does not tell, or is not here.
 
@@ -246,7 +231,7 @@ class HtpasswdTarget:
 
     def _taken(self, users: UserFile, ctx: Context) -> list[Finding]:
         """An idle user that is in the file may be somebody's: the next version takes its password away."""
-        name = self._next_account(ctx, adopting=False)
+        name = accounts.next_one(self.settings, ctx)
         if self.settings.users is None or ctx.current is None or ctx.pending is not None or not users.hashes(name):
             return []
         text = f"{name} can log in today: its password will be replaced, and whoever uses it is cut off"

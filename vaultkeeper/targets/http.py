@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaultkeeper.access import request
+from vaultkeeper.access import accounts, request
 from vaultkeeper.access.answer import Answered
 from vaultkeeper.access.request import Asked, Auth, Changing, Removing, Request
 from vaultkeeper.access.settings import Codes, host_of
@@ -165,16 +165,7 @@ class HttpTarget:
 
         Raises ConfigurationInvalid where an adopted value does not say whose it is, or is another account's.
         """
-        accounts = self.settings.accounts
-        if "username" in given:
-            name = given["username"].text()
-            if accounts and name not in accounts:
-                named = " and ".join(accounts)
-                raise ConfigurationInvalid(
-                    f"the value is for {name}", why=f"the policy has {named}", next="name it there"
-                )
-            return given
-        name = self._next_account(ctx, adopting=adopting)
+        name = accounts.name_of(given, self.settings, ctx, adopting=adopting)
         return {**given, "username": SecretBytes(name.encode())} if name else given
 
     def observe(self, candidates: Sequence[SecretVersion], ctx: Context) -> Observation | Unknown:
@@ -301,19 +292,6 @@ class HttpTarget:
     @property
     def _who(self) -> str:
         return self.settings.admin.who if self.settings.admin else "nobody (the policy names no `admin`)"
-
-    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
-        """The one that CURRENT does not use; empty where values have no user name."""
-        if self.settings.users is None:
-            return self.settings.user or ""
-        if adopting:
-            raise ConfigurationInvalid(
-                "with alternating users a value needs its username",
-                next='give {"username": "…", "password": "…"}',
-            )
-        first, second = self.settings.users
-        current = ctx.current.fields.get("username") if ctx.current is not None else None
-        return second if current is not None and current.text() == first else first
 
 
 def _username(version: SecretVersion) -> str:

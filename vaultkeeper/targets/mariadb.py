@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
+from vaultkeeper.access import accounts
 from vaultkeeper.access.mariadb import advice, methods
 from vaultkeeper.access.mariadb.methods import Credential, Stored
 from vaultkeeper.access.mysql import Session, hashes, people
@@ -71,7 +72,7 @@ class MariadbTarget(shared.Accounts):
         if self._is_self:
             return Observation({}, Basis.LOGIN)
         ours = {version.number: _credential(version) for version in candidates}
-        following = self._next_account(ctx, adopting=False)
+        following = accounts.next_one(self.settings, ctx)
         rows = [row for name in self.settings.accounts for row in self._rows_of(name)]
         try:
             with self._session(ctx) as session:

@@ -24,6 +24,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
+from vaultkeeper.access import accounts
 from vaultkeeper.access.mysql import LONGEST_ENCRYPTED, Session, advice, hashes, people, slots
 from vaultkeeper.access.mysql import target as shared
 from vaultkeeper.access.mysql.people import Account
@@ -94,7 +95,7 @@ class MysqlTarget(shared.Accounts):
         if self._is_self:
             return Observation({}, Basis.LOGIN)
         ours = {version.number: _credential(version) for version in candidates}
-        following = self._next_account(ctx, adopting=False)
+        following = accounts.next_one(self.settings, ctx)
         rows = [row for name in self.settings.accounts for row in self._rows_of(name)]
         try:
             with self._session(ctx) as session:

@@ -19,8 +19,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from vaultkeeper.access import accounts, refused
 from vaultkeeper.access import postgres as pg
-from vaultkeeper.access import refused
 from vaultkeeper.access.address import Address
 from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.postgres import advice, roles
@@ -178,11 +178,7 @@ class PostgresTarget:
 
         Raises ConfigurationInvalid where an adopted value does not say whose it is.
         """
-        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
-        if not self.settings.users and name != self.settings.user:
-            raise ConfigurationInvalid(
-                f"the value is for {name}", why=f"the policy's user is {self.settings.user}", next="name one account"
-            )
+        name = accounts.name_of(given, self.settings, ctx, adopting=adopting, outsiders=True)
         password = _password(given)
         kept = given["verifier"].text() if "verifier" in given else ""
         verifier = kept if pg.is_scram(kept) and pg.matches(kept, password, name) else pg.encrypt(password, name)
@@ -198,7 +194,7 @@ class PostgresTarget:
                 state = roles.read(session, names)
         except BackendError as error:
             return _unknown(error)
-        following = state.found.get(self._next_account(ctx, adopting=False))
+        following = state.found.get(accounts.next_one(self.settings, ctx))
         tag, usable = state.tag, following is not None and following.usable
         stored = _stored_passwords(candidates, state)
         answers = {version.number: _stored_as(version, state, stored) for version in candidates}
@@ -322,7 +318,7 @@ class PostgresTarget:
 
     def _taken(self, session: pg.Session, ctx: Context) -> Sequence[Finding]:
         """An idle user that can log in may be somebody's: the next version takes its password away."""
-        name = self._next_account(ctx, adopting=False)
+        name = accounts.next_one(self.settings, ctx)
         if self.settings.users is None or ctx.current is None or ctx.pending is not None:
             return []
         role = roles.read(session, [name]).found.get(name)
@@ -333,18 +329,6 @@ class PostgresTarget:
 
     def _left_alone(self, name: str) -> bool:
         return self._is_first_owner(name) and self.settings.retire_first_owner != "nologin"
-
-    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
-        """The one that CURRENT does not use."""
-        if self.settings.users is None:
-            return self.settings.user or ""
-        if adopting:
-            raise ConfigurationInvalid(
-                "with alternating users a value needs its username",
-                next='give {"username": "…", "password": "…"}',
-            )
-        first, second = self.settings.users
-        return second if ctx.current is not None and _username(ctx.current) == first else first
 
     def _until_s(self, ctx: Context) -> float:
         return min(ctx.deadline.at_monotonic_s, time.monotonic() + self.settings.timeout)

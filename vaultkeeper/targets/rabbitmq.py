@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Self, TypeVar
 
-from vaultkeeper.access import rabbitmq
+from vaultkeeper.access import accounts, rabbitmq
 from vaultkeeper.access.answer import Answered, refused, unknown
 from vaultkeeper.access.rabbitmq import NOBODY, Channels, LoginRefused, Management, User, amqp
 from vaultkeeper.access.rabbitmq.settings import Admin, RabbitmqSettings
@@ -88,10 +88,7 @@ class RabbitmqTarget:
 
         Raises ConfigurationInvalid where an adopted value does not say whose it is.
         """
-        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
-        if name not in self.settings.accounts:
-            named = " and ".join(self.settings.accounts)
-            raise ConfigurationInvalid(f"the value is for {name}", why=f"the policy has {named}", next="name it there")
+        name = accounts.name_of(given, self.settings, ctx, adopting=adopting)
         password = _password(given)
         if "\0" in password:
             raise ConfigurationInvalid("no login can carry this password", why="it holds a NUL (RFC 4616)")
@@ -113,7 +110,7 @@ class RabbitmqTarget:
             if isinstance(error.result, Refused):
                 raise NotAuthorised(error.what, next=error.next) from None
             return error.unknown
-        following = users[self._next_account(ctx, adopting=False)]
+        following = users[accounts.next_one(self.settings, ctx)]
         usable = following is not None and following.usable
         held = {version.number: _held(users[_username(version)], version) for version in candidates}
         ours = {_username(version) for version in candidates if held[version.number]}
@@ -223,18 +220,6 @@ class RabbitmqTarget:
 
     # -------------------------------------------------------------------------------------------------- small parts
 
-    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
-        """The one that CURRENT does not use."""
-        if self.settings.users is None:
-            return self.settings.user or ""
-        if adopting:
-            raise ConfigurationInvalid(
-                "with alternating users a value needs its username",
-                next='give {"username": "…", "password": "…"}',
-            )
-        first, second = self.settings.users
-        return second if ctx.current is not None and _username(ctx.current) == first else first
-
     def _manage(self, ctx: Context, act: Callable[[Management], T]) -> T:
         """As the admin; with `admin: self` as PENDING, then CURRENT. Raises Answered."""
         error: LoginRefused | None = None
@@ -258,7 +243,7 @@ class RabbitmqTarget:
 
     def _findings(self, server: Management, ctx: Context) -> Iterator[Finding]:
         users = {name: server.user(name) for name in self.settings.accounts}
-        next_name, now = self._next_account(ctx, adopting=False), _username(ctx.current) if ctx.current else None
+        next_name, now = accounts.next_one(self.settings, ctx), _username(ctx.current) if ctx.current else None
         following = users[next_name]
         if following is None and not (self.settings.create_users and now):
             yield Finding("refuse", f"the user {next_name} does not exist", self._how_to_make(now))

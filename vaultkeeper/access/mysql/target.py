@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from vaultkeeper.access import refused
+from vaultkeeper.access import accounts, refused
 from vaultkeeper.access.kept import Kept
 from vaultkeeper.access.mysql import Denial, LoginFailed, ReplyLost, Session, StatementFailed, connect, people
 from vaultkeeper.access.mysql.people import Account
@@ -56,26 +56,8 @@ class Accounts:
 
     def complete(self, given: Fields, ctx: Context, *, adopting: bool) -> Fields:
         """Adds `username`. Raises ConfigurationInvalid where it is none of the policy's, or is not told."""
-        name = given["username"].text() if "username" in given else self._next_account(ctx, adopting=adopting)
-        if name not in self.settings.accounts:
-            raise ConfigurationInvalid(
-                f"the value is for {name}",
-                why=f"the policy names {' and '.join(self.settings.accounts)}",
-                next="adopt the password of an account that the policy names",
-            )
+        name = accounts.name_of(given, self.settings, ctx, adopting=adopting)
         return {**given, "username": SecretBytes(name.encode())}
-
-    def _next_account(self, ctx: Context, *, adopting: bool) -> str:
-        """The one that CURRENT does not use."""
-        if self.settings.users is None:
-            return self.settings.user or ""
-        if adopting:
-            raise ConfigurationInvalid(
-                "with alternating users a value needs its username",
-                next='give {"username": "…", "password": "…"}',
-            )
-        first, second = self.settings.users
-        return second if ctx.current is not None and username(ctx.current) == first else first
 
     def _rows_of(self, name: str) -> list[Account]:
         return [Account(name, host) for host in self.settings.hosts]
