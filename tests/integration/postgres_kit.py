@@ -19,6 +19,7 @@ from vaultkeeper.ports import Context, Deadline
 from vaultkeeper.targets.postgres import PostgresTarget
 
 INSTALLATION = "11111111-2222-3333-4444-555555555555"
+PATIENCE_S = 60  # for one call; a machine that stands still for some seconds changes no answer
 ODD_NAMES = ('a"b', "a'b c", "ünï", "per%cent", "back\\slash", "$vaultkeeper$")
 
 
@@ -34,7 +35,7 @@ def context(
     current: SecretVersion | None = None,
     pending: SecretVersion | None = None,
     epoch: int = 1,
-    seconds: float = 10,
+    seconds: float = PATIENCE_S,
     secret: str = "shop/db",
     installation: str = INSTALLATION,
 ) -> Context:
@@ -44,7 +45,8 @@ def context(
 
 def settings_of(account: TestAccount, **more: object) -> dict[str, object]:
     """What policyfile hands to a kind: without `kind` and `strategy`."""
-    return {name: value for name, value in account.settings.items() if name not in {"kind", "strategy"}} | more
+    settings = {"timeout": PATIENCE_S, **account.settings, **more}
+    return {name: value for name, value in settings.items() if name not in {"kind", "strategy"}}
 
 
 def open_target(account: TestAccount, **more: object) -> PostgresTarget:

@@ -105,7 +105,7 @@ class PostgresServer:
                 "user": username or self.superuser,
                 "password": self.superuser_password if username is None else password,
                 "dbname": database,
-                "connect_timeout": 10,
+                "connect_timeout": 60,
                 "autocommit": True,
                 **options,
             }
