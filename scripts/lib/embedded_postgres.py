@@ -13,6 +13,7 @@ reachable by that user, which a folder below ``/root`` is not: see ``reachable``
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -315,7 +316,9 @@ class Cluster:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((Cluster.host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below 32768: the kernel gives those above to outgoing connections, also while a server is away for a moment."""
+    while True:
+        port = 20000 + secrets.randbelow(12000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((Cluster.host, port))
+            return port

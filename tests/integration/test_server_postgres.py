@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -69,6 +71,11 @@ def test_an_unreachable_server_refuses_and_a_silent_one_times_out_and_both_come_
     with postgres.fault("silent"), pytest.raises(psycopg.OperationalError, match="timeout"):
         postgres.connect(port=port, connect_timeout=2)
     postgres.connect(port=port).close()
+
+
+def test_no_outgoing_connection_is_given_a_servers_port_while_it_restarts(postgres: PostgresServer) -> None:
+    given_away_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert postgres.port < given_away_from
 
 
 def test_a_restored_server_knows_the_old_password_again(new_postgres: StartPostgres) -> None:
