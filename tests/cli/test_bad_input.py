@@ -403,7 +403,7 @@ def behind(postgres: PostgresServer, tmp_path: Path) -> Iterator[tuple[Shop, Pro
     """A shop that reaches its server through a proxy of its own."""
     with Proxy(postgres.port) as proxy:
         account = postgres.account()
-        target = {**account.settings, "port": proxy.port, "timeout": "3s"}
+        target = {**account.settings, "port": proxy.port, "timeout": "1min"}
         yield shop(tmp_path, postgres, account, target=target), proxy
 
 
@@ -427,6 +427,6 @@ def test_a_target_that_answers_garbage_is_told_and_nothing_is_lost(behind: tuple
     assert status["version"] == 1
     assert place.logs_in(place.stored())
     proxy._upstream = real
-    ended = place.vk("resume" if status["state"] == "waiting" else "rotate", NAME, "--wait", "20s")
+    ended = place.vk("resume" if status["state"] == "waiting" else "rotate", NAME, "--wait", "90s")
     assert ended.code == 0, ended.err
     assert place.agrees() == ""

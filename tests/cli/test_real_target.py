@@ -17,7 +17,7 @@ def policy(home: Path, account: TestAccount, **keys: Any) -> None:
     """Write the policy of shop/db. JSON is YAML."""
     secret = {
         "generator": {"kind": "password", "length": 32},
-        "target": dict(account.settings),
+        "target": {**account.settings, "timeout": "1min"},
         "destinations": [
             {
                 "kind": "dotenv",

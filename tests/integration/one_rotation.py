@@ -1,4 +1,7 @@
-"""Rotate one PostgreSQL password in this process, between two marks that strace can see. Argument: an empty folder."""
+"""Rotate one PostgreSQL password in this process, between two marks that strace can see. Argument: an empty folder.
+
+Prints the ids of the server's processes that belong to no session.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ def main() -> None:
         os.getsid(0)
         stage.rotate(names)
         os.getsid(0)
+        print(*stage.background())
     finally:
         stage.close()
 

@@ -68,7 +68,7 @@ class Shop:
         file = {"kind": "file", "path": "../out/db", "read": "per_use", "value": "{username} {password}"}
         secret = {
             "generator": {"kind": "password", "length": 32},
-            "target": {**self.account.settings, "timeout": "3s"},
+            "target": {**self.account.settings, "timeout": "1min"},
             "destinations": [file],
             "min_interval": "0s",
             **grace,

@@ -70,7 +70,7 @@ def test_a_lost_reply_to_set_is_told_as_unknown_and_resume_finds_out(
     assert (status["state"], status["version"], status["next"]) == ("waiting", 1, RESUME)
     assert place.logs_in(place.stored(1)) == (kind == "alternating" or lost == "lost-request")
     assert not place.delivered_file.exists()
-    assert place.resumed("--wait", "20s")["state"] == "done"
+    assert place.resumed("--wait", "90s")["state"] == "done"
     rests(place, 2)
     assert not place.logs_in(place.stored(1))
 
@@ -93,7 +93,7 @@ def test_a_lost_reply_to_retire_leaves_every_consumer_served_and_resume_retires(
         "next": RESUME,
     }
     assert place.logs_in(place.delivered())
-    assert place.resumed("--wait", "20s")["state"] == "done"
+    assert place.resumed("--wait", "90s")["state"] == "done"
     rests(place, 2)
     assert not place.logs_in(place.stored(1))
 
@@ -113,6 +113,7 @@ def test_an_unreachable_target_changes_nothing_and_the_old_value_is_named_as_wor
     postgres: PostgresServer, tmp_path: Path, kind: str, fault: str, why: str
 ) -> None:
     place = shop(tmp_path, postgres, KINDS[kind](postgres), **SHORT[kind])
+    place.policy(target={**place.account.settings, "timeout": "3s"})
     with postgres.fault(fault):
         ran = place.vk("rotate", NAME, "--wait", "0s")
     assert ran.code == 5
@@ -124,7 +125,7 @@ def test_an_unreachable_target_changes_nothing_and_the_old_value_is_named_as_wor
         "next": RESUME,
     }
     assert place.logs_in(place.stored())
-    assert place.resumed("--wait", "20s")["state"] == "done"
+    assert place.resumed("--wait", "90s")["state"] == "done"
     rests(place, 2)
 
 
@@ -147,7 +148,7 @@ def test_a_target_that_is_lost_between_set_and_test_is_asked_again_by_resume(
         }[kind],
         "next": RESUME,
     }
-    assert place.resumed("--wait", "20s")["state"] == "done"
+    assert place.resumed("--wait", "90s")["state"] == "done"
     rests(place, 2)
 
 
@@ -159,7 +160,7 @@ def put_back(place: Shop, rotations: int) -> None:
     name = f"snapshot-{place.account.username}"
     place.server.cluster.snapshot(name)
     for _ in range(rotations):
-        place.rotated("--wait", "20s")
+        place.rotated("--wait", "90s")
     place.server.cluster.restore(name)
 
 
@@ -170,7 +171,7 @@ def test_a_restored_target_is_told_before_anything_is_changed_and_reconcile_lead
     backed_up: PostgresServer, tmp_path: Path, kind: str, direction: str, version: int
 ) -> None:
     place = shop(tmp_path, backed_up, KINDS[kind](backed_up), **SHORT[kind])
-    place.rotated("--wait", "20s")
+    place.rotated("--wait", "90s")
     put_back(place, 1)
     ran = place.vk("rotate", NAME, "--wait", "0s")
     assert ran.code == 6  # consumers hold v3, which is refused
@@ -192,7 +193,7 @@ def test_a_restored_target_is_told_before_anything_is_changed_and_reconcile_lead
     assert [p["key"] for p in proposed] == ["set-current", "take-previous"]
     place.ok("reconcile", NAME, "--apply", direction)
     rests(place, version)
-    assert place.rotated("--wait", "20s")["state"] == "done"
+    assert place.rotated("--wait", "90s")["state"] == "done"
     rests(place, 4)
 
 
@@ -243,7 +244,7 @@ def test_invariant_12_a_restored_store_writes_nothing_and_both_proposed_directio
     place = shop(tmp_path, postgres, KINDS[kind](postgres), **SHORT[kind])
     old = place.backup()
     for _ in range(2):
-        place.rotated("--wait", "20s")
+        place.rotated("--wait", "90s")
     new, target, delivered = place.backup(), at_the_target(place), place.delivered_file.read_bytes()
     place.restore(old)
     for command in ("rotate", "resume"):
@@ -268,7 +269,7 @@ def test_invariant_12_a_restored_store_writes_nothing_and_both_proposed_directio
         place.ok("reconcile", NAME, "--apply", "trust-store")
         assert place.stored() == (place.account.username, place.account.password)
         rests(place, 4)  # the value of v1, under a number above the tag
-    place.rotated("--wait", "20s")
+    place.rotated("--wait", "90s")
     assert place.agrees() == ""
 
 

@@ -130,7 +130,7 @@ def gossips(place: Shop, account: TestAccount, modules: Path, values: Mapping[st
     told = {"gossip": str(hunt.gossip)}
     place.policy(
         generator={"kind": "canary", "values": str(hunt.gossip / "values")},
-        target={**account.settings, **told, "kind": "gossip"},
+        target={**account.settings, **told, "kind": "gossip", "timeout": "1min"},
         grace_period="1s",
         destinations=[
             {"kind": "chatter", "path": "../out/db", "read": "per_use", "value": "{username} {password}", **told},
