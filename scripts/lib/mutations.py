@@ -292,8 +292,8 @@ MUTATIONS = [
     Mutation(
         "observe, no P yet, PREVIOUS accepted: ambiguous",
         f"{ENGINE}/judge.py",
-        "        return advance(rotation, now)\n    if seen.previous is Login.ACCEPTED:\n",
-        "        return advance(rotation, now)\n    if seen.previous is None:\n",
+        "        return advance(_known_gone(rotation, seen), now)\n    if seen.previous is Login.ACCEPTED:\n",
+        "        return advance(_known_gone(rotation, seen), now)\n    if seen.previous is None:\n",
         named(JUDGE, "went_back"),
     ),
     Mutation(
