@@ -149,7 +149,7 @@ class Three:
 
     def rotated(self, *, code: int) -> dict[str, Any]:
         """By the command, all of them at once; until nothing is open."""
-        entries = self.place.ok("rotate", "--all", "--parallel", "16", "--wait", "90s", "--json", code=code).json
+        entries = self.place.ok("rotate", "--all", "--parallel", "16", "--wait", "240s", "--json", code=code).json
         return {entry["secret"]: entry for entry in entries["rotations"]}
 
     def current(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from vaultkeeper.ports import Clock
 from vaultkeeper.store.audit import AuditLog, Head
 from vaultkeeper.store.database import SqlStore, audit_head
 from vaultkeeper.store.engines import DatabaseEngine
-from vaultkeeper.store.schema import is_current, migrate
+from vaultkeeper.store.schema import is_current, load_migrations, migrate
 from vaultkeeper.store.sqlite import FILE, LOCKS, SqliteEngine
 from vaultkeeper.store.tables import meta
 
@@ -121,6 +121,7 @@ def _prepare(database: DatabaseEngine, audit: AuditPlace, installation: str, *, 
             if ready:
                 _check_installation(connection, audit.path.parent, installation)
                 return audit_head(connection, audit.daemon)
+        load_migrations()
         with database.writing() as connection:
             database.exclude_migrations(connection)
             migrate(connection)

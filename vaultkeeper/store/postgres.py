@@ -17,6 +17,7 @@ from vaultkeeper.store.engines import contradiction
 
 _CONNECT_TIMEOUT_S = 10
 _LOCK_TIMEOUT_MS = 10_000
+_MIGRATION_TIMEOUT_MS = 600_000  # another daemon's upgrade may take long, and ends well
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _FULL = frozenset({"53100"})
@@ -79,7 +80,9 @@ class PostgresEngine:
         """As `reserve`."""
 
     def exclude_migrations(self, connection: Connection) -> None:
+        connection.execute(text(f"SET LOCAL lock_timeout = {_MIGRATION_TIMEOUT_MS}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key(_MIGRATION_LOCK)})
+        connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}"))
 
     def check(self) -> None:
         with self._session() as connection:

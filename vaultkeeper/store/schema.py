@@ -15,6 +15,12 @@ def is_current(connection: Connection) -> bool:
     return _revision(connection) == REVISION
 
 
+def load_migrations() -> None:
+    """Before anybody is kept waiting: what `migrate` works with takes a while to load."""
+    import alembic.command
+    import alembic.config  # noqa: F401
+
+
 def migrate(connection: Connection) -> None:
     """Run what is missing, inside the caller's transaction: all of it or nothing. Idempotent.
 
