@@ -82,7 +82,8 @@ class Shop:
         return answer
 
 
-def open_shop(folder: Path, *, speed: float = 1.0) -> Shop:
+def open_shop(folder: Path, *, speed: float = 0.0) -> Shop:
+    """Its clock stands still unless `speed` says otherwise: a machine that stalls must not let a deployment end."""
     dokploy = simulated(speed=speed)
     state = dokploy.state
     project = state.project("shop", "SHARED='p one'\n")
