@@ -64,7 +64,7 @@ class Delivery:
 
     @property
     def ctx(self) -> DeliveryContext:
-        return DeliveryContext("test", {}, Deadline(time.monotonic() + 30), self.credentials)
+        return DeliveryContext("test", {}, Deadline(time.monotonic() + 60), self.credentials)
 
     def items(self, *carried: SecretVersion | None, accepted: Sequence[SecretVersion] = ()) -> list[Item]:
         """One version per destination (the last one for those that are left); None: back to the receipt."""

@@ -156,7 +156,7 @@ class Telemetry:
             return [env["OTEL_TOKEN"] for env in self.dokploy.state.running(self.web)]
 
     def ask(self, token: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.checker.server_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.checker.server_port, timeout=60)
         try:
             connection.request("GET", "/v1/traces", headers={"Authorization": f"Bearer {token}"})
             return connection.getresponse().status

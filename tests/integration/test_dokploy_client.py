@@ -25,7 +25,7 @@ def server() -> Iterator[SimulatedDokploy]:
     made.stop()
 
 
-def client(server: SimulatedDokploy, key: str | None = None, *, seconds: float = 10) -> Dokploy:
+def client(server: SimulatedDokploy, key: str | None = None, *, seconds: float = 60) -> Dokploy:
     key = key or server.state.key(server.state.user()).value
     return Dokploy(Connection(url=server.url), SecretBytes(key.encode()), Deadline(time.monotonic() + seconds))
 
@@ -101,7 +101,7 @@ def test_an_empty_answer_is_nothing_and_no_error(server: SimulatedDokploy) -> No
 def test_an_address_may_end_in_a_slash_or_in_api(server: SimulatedDokploy) -> None:
     key = SecretBytes(server.state.key(server.state.user()).value.encode())
     for ending in ("", "/", "/api", "/api/"):
-        deadline = Deadline(time.monotonic() + 10)
+        deadline = Deadline(time.monotonic() + 60)
         with Dokploy(Connection(url=server.url + ending), key, deadline) as asked:
             assert asked.get("settings.getDokployVersion") == "v0.30.2"
 

@@ -64,7 +64,7 @@ class World:
         method, _, path = asked.partition(" ")
         sent = {"Content-Type": "application/json", "x-api-key": self.keys.get(who, who), **(headers or {})}
         content = body if isinstance(body, str) else json.dumps(body)
-        connection = http.client.HTTPConnection("127.0.0.1", self.dokploy.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.dokploy.port, timeout=60)
         connection.request(method, f"/api/{path}", content if method == "POST" else None, sent)
         reply = connection.getresponse()
         text = reply.read()

@@ -78,7 +78,7 @@ class World:
             case str(token):
                 sent["Authorization"] = f"Bearer {token}"
         content = None if body is None else json.dumps(body)
-        connection = http.client.HTTPConnection("127.0.0.1", self.grafana.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.grafana.port, timeout=60)
         connection.request(method, quote(path, safe="/?=&"), content, sent)
         reply = connection.getresponse()
         raw = reply.read()

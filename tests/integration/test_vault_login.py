@@ -50,7 +50,7 @@ def elsewhere() -> Iterator[VaultServer]:
     server.stop()
 
 
-def ask(settings: Mapping[str, Any], act: Callable[[Any], Any], seconds: float = 20) -> Any:
+def ask(settings: Mapping[str, Any], act: Callable[[Any], Any], seconds: float = 60) -> Any:
     return logins.ask(VaultSettings.model_validate(settings), Lines(), Deadline(time.monotonic() + seconds), act)
 
 

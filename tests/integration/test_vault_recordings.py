@@ -37,7 +37,7 @@ class Steps:
     ) -> tuple[int, Any]:
         """Status and document, whatever they are."""
         address = self.vault._direct
-        connection = http.client.HTTPConnection(*address, timeout=10)
+        connection = http.client.HTTPConnection(*address, timeout=60)
         content = body if isinstance(body, str) or body is None else json.dumps(body)
         sent = {"Content-Type": "application/json"} if body is not None else {}
         if token != "":

@@ -30,7 +30,7 @@ from tests.servers.tls import Certificates, issue
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
-START_S = 30
+START_S = 120
 DEAF = "failed to re-add watcher"
 """Stands in the log from the moment at which it lost its file."""
 
@@ -227,7 +227,7 @@ def image(certificates: Certificates) -> bytes:
 
 
 def _status(port: int, path: str, headers: Mapping[str, str]) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path, headers=dict(headers))
         return connection.getresponse().status

@@ -34,7 +34,7 @@ class DokployKeys:
         return "", state.key(state.users[owner], "somebody else's").value
 
     def login(self, username: str, password: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.dokploy.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.dokploy.port, timeout=60)
         try:
             connection.request("GET", "/api/settings.getDokployVersion", headers={"x-api-key": password})
             status = connection.getresponse().status

@@ -130,7 +130,7 @@ class Grafanas:
         fresh: bool = False,
     ) -> Any:
         """As any client asks, past the proxy; as the server's own admin where no `headers` say who. Raises Refusal."""
-        connection = http.client.HTTPConnection(*self._direct, timeout=20)
+        connection = http.client.HTTPConnection(*self._direct, timeout=60)
         plain = {"Content-Type": "application/json", "X-Grafana-Org-Id": str(MAIN_ORG)}
         sent = {**plain, **(headers or self._root), **({"X-Grafana-NoCache": "true"} if fresh else {})}
         try:
@@ -227,7 +227,7 @@ def log_in_by_http(row: Mapping[str, Any], secure: Mapping[str, str]) -> str | N
         number = key.removeprefix("httpHeaderName")
         if number != key and (value := secure.get(f"httpHeaderValue{number}")):
             headers[str(name)] = value
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     try:
         connection.request("GET", "/api/v1/query?query=1%2B1", headers=headers)
         status = connection.getresponse().status
@@ -248,7 +248,7 @@ def log_in_at_postgres(row: Mapping[str, Any], secure: Mapping[str, str]) -> str
     user, database = str(row["user"]), str(row["database"])
     login = {"user": user, "password": secure.get("password", ""), "dbname": database, "sslmode": "disable"}
     try:
-        psycopg.connect(host=host, port=int(port), connect_timeout=10, **login).close()  # type: ignore[arg-type]
+        psycopg.connect(host=host, port=int(port), connect_timeout=60, **login).close()  # type: ignore[arg-type]
     except psycopg.OperationalError as error:
         said = str(error).strip().rpartition("FATAL:  ")[2]
         state = "28P01" if "authentication failed" in said else "42501" if "permission denied" in said else "08006"

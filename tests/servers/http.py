@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from tests.servers import TestAccount
 from tests.servers.http_service import ROOT
+from vaultkeeper.testing.port import kept
 
 FAULTS = ("unreachable", "silent", "lost-reply", "throttled", "busy", "failing", "redirecting", "dripping", "huge")
 
@@ -122,7 +123,7 @@ class ApplicationServer:
         return found
 
     def ask(self, method: str, path: str, told: object = None, *, header: str = f"Bearer {ROOT[1]}") -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         body = told.encode() if isinstance(told, str) else json.dumps(told).encode()
         try:
             connection.request(method, path, body, {"Authorization": header})
@@ -134,8 +135,9 @@ class ApplicationServer:
     def fault(self, name: str, **options: object) -> Iterator[None]:
         if name == "unreachable":
             self._end()
-            yield
-            self._start()
+            with kept(self.port):
+                yield
+                self._start()
             return
         self.ask("PUT", "/-/fault", name)
         try:

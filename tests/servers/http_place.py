@@ -41,7 +41,7 @@ class Drawers(ApplicationServer):
         return str(write["http"]).removeprefix(self.url).replace("{name}", quote(name, safe=""))
 
     def _shown(self, path: str) -> bytes | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {ROOT[1]}"})
             reply = connection.getresponse()

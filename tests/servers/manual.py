@@ -169,7 +169,7 @@ class VendorServer:
         return status == 200
 
     def _ask(self, method: str, path: str, headers: Mapping[str, str], body: str | None = None) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, dict(headers))
             return connection.getresponse().status
@@ -193,8 +193,9 @@ class VendorServer:
             self.process.send_signal(signal.SIGCONT)
         elif name == "unreachable":
             self._end()
-            yield
-            self._start()
+            with kept(self.port):
+                yield
+                self._start()
         else:
             self._switch(name)
             yield
@@ -204,7 +205,7 @@ class VendorServer:
         """Toggle, and wait for the word that it has happened."""
         assert self.process.stdout is not None
         self.process.send_signal(_SIGNALS[name])
-        assert select.select([self.process.stdout], [], [], 10)[0], f"the vendor did not turn {name}"
+        assert select.select([self.process.stdout], [], [], 60)[0], f"the vendor did not turn {name}"
         self.process.stdout.readline()
 
     def _end(self) -> None:
@@ -226,7 +227,7 @@ import base64, http.client, json, sys
 given = json.load(sys.stdin)
 pair = base64.b64encode((given["username"] + ":" + given["password"]).encode()).decode()
 try:
-    connection = http.client.HTTPConnection("127.0.0.1", {port}, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", {port}, timeout=30)
     connection.request("GET", "{path}", headers={{"Authorization": "Basic " + pair, "User-Agent": "vaultkeeper"}})
     status = connection.getresponse().status
 except OSError:
@@ -241,24 +242,20 @@ def start(folder: Path | None = None) -> VendorServer:
 
 def main(keys: str, login: str, port: str) -> None:
     """Serve until killed."""
-    vendor = Vendor(Path(keys), login, int(port))
-
-    def toggle(number: int, _frame: object) -> None:
-        if number == signal.SIGUSR1:
+    vendor, switches = Vendor(Path(keys), login, int(port)), {signal.SIGUSR1, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, switches)  # one that comes before it is waited for is kept
+    threading.Thread(target=vendor.serve_forever, daemon=True).start()
+    print(vendor.server_port, flush=True)
+    while True:
+        if signal.sigwait(switches) == signal.SIGUSR1:
             vendor.throttled = not vendor.throttled
         else:
             vendor.accepts_all = not vendor.accepts_all
         print("switched", flush=True)
-
-    signal.signal(signal.SIGUSR1, toggle)
-    signal.signal(signal.SIGUSR2, toggle)
-    print(vendor.server_port, flush=True)
-    threading.Thread(target=vendor.serve_forever, daemon=True).start()
-    while True:
-        signal.pause()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
 else:
     from tests.servers import TestAccount
+    from vaultkeeper.testing.port import kept

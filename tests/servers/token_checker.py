@@ -64,21 +64,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 def main(path: str, port: str) -> None:
     """Check tokens until killed."""
-    checker = Checker(Path(path), int(port))
-
-    def toggle(number: int, _frame: object) -> None:
-        if number == signal.SIGUSR1:
+    checker, switches = Checker(Path(path), int(port)), {signal.SIGUSR1, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, switches)  # one that comes before it is waited for is kept
+    threading.Thread(target=checker.serve_forever, daemon=True).start()
+    print(checker.server_port, flush=True)
+    while True:
+        if signal.sigwait(switches) == signal.SIGUSR1:
             checker.deaf = not checker.deaf
         else:
             checker.accepts_all = not checker.accepts_all
         print("switched", flush=True)
-
-    signal.signal(signal.SIGUSR1, toggle)
-    signal.signal(signal.SIGUSR2, toggle)
-    print(checker.server_port, flush=True)
-    threading.Thread(target=checker.serve_forever, daemon=True).start()
-    while True:
-        signal.pause()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.servers import TestAccount, collector
+from vaultkeeper.testing.port import kept
 
 FAULTS = ("unreachable", "silent", "deaf", "accepts-all")
 _SIGNALS = {"deaf": signal.SIGUSR1, "accepts-all": signal.SIGUSR2}
@@ -57,7 +58,7 @@ class _Lists:
         """Ask as any client would; raises OSError where nobody answers."""
         return self._ask(password)
 
-    def _ask(self, token: str, timeout_s: float = 10) -> bool:
+    def _ask(self, token: str, timeout_s: float = 60) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             connection.request("GET", "/v1/traces", headers={"Authorization": f"Bearer {token}"})
@@ -76,8 +77,9 @@ class _Lists:
             self.process.send_signal(signal.SIGCONT)
         elif name == "unreachable":
             self._end()
-            yield
-            self._start()
+            with kept(self.port):
+                yield
+                self._start()
         else:
             self._switch(name)
             yield
@@ -117,7 +119,7 @@ class TokenListServer(_Lists):
         """Toggle, and wait for the word that it has happened."""
         assert self.process.stdout is not None
         self.process.send_signal(_SIGNALS[name])
-        assert select.select([self.process.stdout], [], [], 10)[0], f"the checker did not turn {name}"
+        assert select.select([self.process.stdout], [], [], 60)[0], f"the checker did not turn {name}"
         self.process.stdout.readline()
 
     def _end(self) -> None:

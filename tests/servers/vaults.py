@@ -115,7 +115,7 @@ class Vaults:
         self, method: str, path: str, body: object = None, *, token: str | None = None, **headers: str
     ) -> dict[str, Any]:
         """As any client asks, past the proxy. Raises Refusal."""
-        connection = http.client.HTTPConnection(*self._direct, timeout=10)
+        connection = http.client.HTTPConnection(*self._direct, timeout=60)
         sent = {"X-Vault-Token": self.root if token is None else token, **headers}
         try:
             content = None if body is None else json.dumps(body)

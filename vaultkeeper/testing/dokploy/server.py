@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from vaultkeeper.testing.dokploy import containers, keys, services
 from vaultkeeper.testing.dokploy.calls import EMPTY, Answer, Call, answer
 from vaultkeeper.testing.dokploy.state import Key, Parse, Resolve, State
+from vaultkeeper.testing.port import kept
 
 ANSWERED_BY = (containers, keys, services)  # importing them fills the tables
 _VERIFICATIONS_PER_CALL, _LIMIT = 2, 10
@@ -73,8 +74,9 @@ class SimulatedDokploy:
         """
         if what == "unreachable":
             self.stop()
-            yield
-            self.start()
+            with kept(self.port):
+                yield
+                self.start()
             return
         left = [times]
 

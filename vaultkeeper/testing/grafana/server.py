@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from vaultkeeper.testing.grafana import people, robots, sources
 from vaultkeeper.testing.grafana.calls import ROUTES, Answer, Call, caller, told
 from vaultkeeper.testing.grafana.state import LogIn, State
+from vaultkeeper.testing.port import kept
 
 ANSWERED_BY = (people, robots, sources)  # importing them fills the table
 
@@ -79,8 +80,9 @@ class SimulatedGrafana:
         """
         if what == "unreachable":
             self.stop()
-            yield
-            self.start()
+            with kept(self.port):
+                yield
+                self.start()
             return
         left = [times]
 
