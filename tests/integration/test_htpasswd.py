@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -252,17 +250,16 @@ def test_a_reader_of_another_file_gives_no_answer_at_first_and_is_named_then(
 ) -> None:
     """As a file that is mounted alone: ours changes, its reader's does not."""
     account, other = server.account(), server.account()
-    target, path = opened(account, path=other.settings["path"]), Path(str(other.settings["path"]))
+    target = opened(account, path=other.settings["path"])
     new, works = (
         held(target, 2, "new", username=account.username),
         held(target, 1, account.password, username=account.username),
     )
-    with monkeypatch.context() as slow:
-        slow.setattr(probe, "RELOAD_TIME_S", 3600)
-        target.set([new], [], context())
-        assert target.test(new, context()) is Login.UNREACHABLE
-        assert target.test(works, context()) is Login.UNREACHABLE
-    os.utime(path, (0, time.time() - 5))
+    monkeypatch.setattr(probe, "RELOAD_TIME_S", 3600.0)
+    target.set([new], [], context())
+    assert target.test(new, context()) is Login.UNREACHABLE
+    assert target.test(works, context()) is Login.UNREACHABLE
+    monkeypatch.setattr(probe, "RELOAD_TIME_S", 0.0)
     assert target.test(new, context()) is Login.REJECTED
     refused = target.explain(new, Login.REJECTED, context())
     assert f"has {account.username} with this password, and its reader refuses it: does it read this very" in refused

@@ -9,16 +9,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.integration.delivery_kit import FileCredentials
 from tests.servers.token_list import TokenListServer, start
 from vaultkeeper.access import files
+from vaultkeeper.access import probe as probes
 from vaultkeeper.errors import ConfigurationInvalid
 from vaultkeeper.model.outcome import Basis, Done, Finding, Login, No, NotYet, Observation, Refused, Unknown
 from vaultkeeper.model.secret import SecretBytes, SecretVersion
@@ -32,7 +34,7 @@ def token(number: int, value: str = "") -> SecretVersion:
     return version(number, {"token": given}, "token_list", {})
 
 
-def context(seconds: float = 20) -> Context:
+def context(seconds: float = 60) -> Context:
     return Context("test", "shop/otel", 1, Deadline(time.monotonic() + seconds), FileCredentials(), None, None)
 
 
@@ -154,7 +156,7 @@ def test_processes_that_rotate_different_secrets_in_one_list_lose_nothing(path: 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     assert set(path.read_text().split("\n")) == {"theirs", "a-25", "b-25", "c-25"}
 
@@ -196,13 +198,16 @@ def probing(server: TokenListServer, **probe: object) -> TokenListTarget:
     return target(server.path, probe={**settings, **probe})
 
 
-def age(server: TokenListServer) -> None:
-    """The last change is no longer young."""
-    stamp = server.path.stat()
-    os.utime(server.path, (stamp.st_atime, stamp.st_mtime - 5))
+@pytest.fixture
+def age(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The last change is young until this is called, however slow the machine is."""
+    monkeypatch.setattr(probes, "RELOAD_TIME_S", 3600.0)
+    return lambda: monkeypatch.setattr(probes, "RELOAD_TIME_S", 0.0)
 
 
-def test_a_deaf_checker_is_no_answer_at_first_and_then_the_truth(server: TokenListServer) -> None:
+def test_a_deaf_checker_is_no_answer_at_first_and_then_the_truth(
+    server: TokenListServer, age: Callable[[], None]
+) -> None:
     opened = probing(server)
     new, old = token(2), token(1)
     opened.set([old], [], context())
@@ -211,20 +216,47 @@ def test_a_deaf_checker_is_no_answer_at_first_and_then_the_truth(server: TokenLi
         opened.set([new], [old], context())
         assert opened.test(new, context()) is Login.UNREACHABLE
         assert opened.test(old, context()) is Login.UNREACHABLE
-        age(server)
+        age()
         assert opened.test(new, context()) is Login.REJECTED
         assert opened.test(old, context()) is Login.ACCEPTED
     assert opened.test(new, context()) is Login.ACCEPTED
 
 
-def test_a_deaf_checker_is_named_by_check_and_by_what_it_is_asked_for(server: TokenListServer) -> None:
+def test_a_list_is_young_since_it_stands_there_and_when_its_checker_was_asked(
+    server: TokenListServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content may be written long before: syncing it takes seconds on a slow disk. And our machine may stall."""
+    monkeypatch.setattr(probes, "RELOAD_TIME_S", 600.0)
+    opened, held = probing(server), token(1)
+    with server.fault("deaf"):
+        opened.set([held], [], context())
+        stamp = server.path.stat()
+        os.utime(server.path, (stamp.st_atime, stamp.st_mtime - 3600))
+        assert opened.test(held, context()) is Login.UNREACHABLE
+        asked, ahead = probes.ask, [0.0]
+
+        def stalled(*given: Any) -> Login:
+            said = asked(*given)
+            ahead[0] = 3600.0
+            return said
+
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+        monkeypatch.setattr(probes, "ask", stalled)
+        assert opened.test(held, context()) is Login.UNREACHABLE
+        assert opened.test(held, context()) is Login.REJECTED
+
+
+def test_a_deaf_checker_is_named_by_check_and_by_what_it_is_asked_for(
+    server: TokenListServer, age: Callable[[], None]
+) -> None:
     opened, new, old = probing(server), token(2), token(1)
     opened.set([old], [], context())
     today = replace(context(), current=new)
     with server.fault("deaf"):
         opened.set([new], [old], context())
         assert not refusals(opened, today)  # it may still be on its way
-        age(server)
+        age()
         (found,) = refusals(opened, today)
         assert found.text == opened.explain(new, Login.REJECTED, today)
         assert found.text.startswith(f"{server.path} lists this token and the checker refuses it: it no longer reads")
@@ -256,16 +288,18 @@ def refusals(opened: TokenListTarget, ctx: Context) -> list[Finding]:
     return [finding for finding in opened.check(ctx) if finding.level == "refuse"]
 
 
-def test_a_checker_that_accepts_everybody_is_found_by_check_and_by_a_wrong_token(server: TokenListServer) -> None:
+def test_a_checker_that_accepts_everybody_is_found_by_check_and_by_a_wrong_token(
+    server: TokenListServer, age: Callable[[], None]
+) -> None:
     opened = probing(server)
     assert [finding.level for finding in opened.check(context())] == ["ok"]
-    age(server)
+    age()
     with server.fault("accepts-all"):
         assert "refuse" in [finding.level for finding in opened.check(context())]
         assert opened.test(token(9), context()) is Login.ACCEPTED
 
 
-def test_any_other_answer_is_no_answer(server: TokenListServer) -> None:
+def test_any_other_answer_is_no_answer(server: TokenListServer, age: Callable[[], None]) -> None:
     held = token(1, server.account().password)
     assert probing(server, accepted=[200]).test(held, context()) is Login.UNREACHABLE
     assert probing(server, scheme="Basic").test(held, context()) is Login.UNREACHABLE  # young, and the file disagrees

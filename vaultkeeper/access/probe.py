@@ -6,7 +6,6 @@ Nothing is changed by asking. Any answer that is neither `accepted` nor `rejecte
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
@@ -110,9 +109,12 @@ def ask_as_nobody(probe: HttpProbe, deadline: Deadline) -> Login:
     return _answer(probe, {"Accept": "*/*"}, deadline)
 
 
-def is_young(was: Snapshot) -> bool:
-    """Has a file changed so lately that its checker may not have looked yet?"""
-    return 0 <= time.time() - was.changed_at < RELOAD_TIME_S
+def is_young(was: Snapshot, asked_at: float) -> bool:
+    """Stood a file there for so short a time, when its checker was asked, that it may not have looked yet?
+
+    By when it was put there: before that it is written and synced, which takes seconds on a slow disk.
+    """
+    return abs(asked_at - was.placed_at) < RELOAD_TIME_S
 
 
 def _request(probe: HttpProbe, credential: bytes, deadline: Deadline) -> Login:

@@ -14,6 +14,7 @@ https://nginx.org/en/docs/http/ngx_http_auth_basic_module.html, https://promethe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
@@ -113,9 +114,9 @@ class HtpasswdTarget:
         if found is None:
             return Login.UNREACHABLE
         login = account.name.encode() + b":" + account.password
-        said = probe.ask(found, login, ctx.deadline, secrets=[account.password])
+        asked_at, said = time.time(), probe.ask(found, login, ctx.deadline, secrets=[account.password])
         held = self._held(account, said)
-        lags = held is not None and held[0] != (said is Login.ACCEPTED) and probe.is_young(held[1])
+        lags = held is not None and held[0] != (said is Login.ACCEPTED) and probe.is_young(held[1], asked_at)
         return Login.UNREACHABLE if lags else said
 
     def explain(self, version: SecretVersion, said: Login, ctx: Context) -> str:

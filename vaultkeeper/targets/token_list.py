@@ -16,6 +16,7 @@ CAP_CHOWN, CAP_FOWNER and leave to read it. Mount the directory, not the file, i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
@@ -144,8 +145,8 @@ class TokenListTarget:
 
     def test(self, version: SecretVersion, ctx: Context) -> Login:
         """What the checker itself says. Right after a change it may not have looked yet: that is no answer."""
-        said = self._ask(_value(version), ctx.deadline)
-        if said in (Login.ACCEPTED, Login.REJECTED) and self._may_lag(_value(version), said):
+        asked_at, said = time.time(), self._ask(_value(version), ctx.deadline)
+        if said in (Login.ACCEPTED, Login.REJECTED) and self._may_lag(_value(version), said, asked_at):
             return Login.UNREACHABLE
         return said
 
@@ -175,20 +176,20 @@ class TokenListTarget:
         found = self.settings.probe
         return Login.UNREACHABLE if found is None else probe.ask(found, token, deadline)
 
-    def _may_lag(self, token: bytes, said: Login) -> bool:
-        """Whether file and checker disagree, and the file is younger than a checker's reload."""
+    def _may_lag(self, token: bytes, said: Login, asked_at: float) -> bool:
+        """Whether file and checker disagree, and the file was younger then than a checker's reload."""
         found = self._found(token)
-        return found is not None and found[1] and found[0] != (said is Login.ACCEPTED)
+        return found is not None and found[0] != (said is Login.ACCEPTED) and probe.is_young(found[1], asked_at)
 
-    def _found(self, token: bytes) -> tuple[bool, bool] | None:
-        """Whether the file lists it, and whether the file is young; None: it cannot be read here."""
+    def _found(self, token: bytes) -> tuple[bool, files.Snapshot] | None:
+        """Whether the file lists it, and that file; None: it cannot be read here."""
         if self.settings.path is None:
             return None
         try:
             was = files.read(self.settings.path)
         except Answered:
             return None
-        return token in {_token(line) for line in _lines(was.content)}, probe.is_young(was)
+        return token in {_token(line) for line in _lines(was.content)}, was
 
     def _check_file(self) -> list[Finding]:
         path = self.settings.path
