@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,3 +128,38 @@ class House:
 
 def house(folder: Path) -> House:
     return House(installed(folder))
+
+
+class Client:
+    """Reads what a house delivered for each of `names` and logs in with it on a new connection, every 20 ms."""
+
+    def __init__(self, given: House, names: Sequence[str], login: Callable[[str, str], bool]) -> None:
+        self.given, self.names, self.login = given, names, login
+        self.turns, self.refused = 0, list[str]()
+        self._turned, self._over = threading.Condition(), threading.Event()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.02):
+            self.refused += [name for name in self.names if not self.login(*self.given.delivered(name))]
+            with self._turned:
+                self.turns += 1
+                self._turned.notify()
+
+    def _looks_again(self, duration: timedelta) -> None:
+        if duration < timedelta(minutes=30):
+            return
+        with self._turned:
+            after = self.turns + 2
+            assert self._turned.wait_for(lambda: self.turns >= after, 300)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """For a block. Grace is as long as two turns of it, so that it has used what it read before."""
+        self.given.clock.meanwhile = self._looks_again
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.house_kit import House, house
+from tests.integration.house_kit import Client, House, house
 from tests.integration.hunter import Hunter
 from tests.servers import ServerMissing, TestAccount, tls
 from tests.servers.htpasswd import HtpasswdServer, hashed, start
@@ -401,47 +399,15 @@ def test_the_file_travels_in_a_destination_and_what_is_not_ours_stays(server: Ht
         shop.secret("web/via", {**settings, "via": {**via, "value": "{htpasswd}"}}, "htpasswd")
 
 
-class Client:
-    """Reads what it was given and logs in on a new connection, every 20 ms."""
-
-    def __init__(self, server: HtpasswdServer, given: House, name: str) -> None:
-        self.server, self.given, self.name = server, given, name
-        self.logins, self.refused = 0, list[str]()
-        self.turned, self.over = threading.Condition(), threading.Event()
-        self.thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        while not self.over.wait(0.02):
-            username, password = self.given.delivered(self.name)
-            if not self.server.login(username, password):
-                self.refused.append(username)
-            with self.turned:
-                self.logins += 1
-                self.turned.notify()
-
-    def has_looked_again(self, duration: timedelta) -> None:
-        """Grace is as long as a whole turn of it."""
-        if duration < timedelta(minutes=30):
-            return
-        with self.turned:
-            after = self.logins + 2
-            assert self.turned.wait_for(lambda: self.logins >= after, 120)
-
-
 def test_a_client_that_reconnects_all_the_time_is_never_refused(server: HtpasswdServer, shop: House) -> None:
     account = server.account()
     shop.secret("web/proxy", account.settings, "htpasswd")
     shop.adopt("web/proxy", account)
     shop.delivered_file("web/proxy").write_text(f"{account.username} {account.password}")
-    client = Client(server, shop, "web/proxy")
-    shop.clock.meanwhile = client.has_looked_again
-    client.thread.start()
-    try:
+    client = Client(shop, ["web/proxy"], server.login)
+    with client.at_work():
         for _ in range(20):
             (report,) = shop.rotate("web/proxy")
             assert report.exit_code == 0, report
-    finally:
-        client.over.set()
-        client.thread.join()
     assert client.refused == []
-    assert client.logins >= 40
+    assert client.turns >= 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.integration.house_kit import LONG, House, house
+from tests.integration.house_kit import LONG, Client, House, house
 from tests.integration.hunter import Hunter
 from tests.servers import TestAccount, http, tls
 from tests.servers.htpasswd import hashed
@@ -324,26 +323,13 @@ def test_five_rotations_of_two_secrets_while_clients_log_in(shop: House, server:
         shop.adopt(name, account)
         shop.delivered_file(name).write_text(f"{account.username} {account.password}")
     stranger = server.foreign(accounts["app/several"])
-    refused, logins, ended = list[str](), list[str](), threading.Event()
-
-    def client() -> None:
-        while not ended.wait(0.02):
-            for name in accounts:
-                logins.append(name)
-                if not server.login(*shop.delivered(name)):
-                    refused.append(name)
-
-    running = threading.Thread(target=client)
-    running.start()
-    try:
+    client = Client(shop, list(accounts), server.login)
+    with client.at_work():
         for _ in range(5):
             reports = shop.rotate(*accounts)
             assert [report.exit_code for report in reports] == [0, 0], [report.error for report in reports]
-    finally:
-        ended.set()
-        running.join()
-    assert logins
-    assert not refused
+    assert client.turns >= 10
+    assert not client.refused
     for name, account in accounts.items():
         shop.settled(name, server.login)
         assert not server.login(account.username, account.password)
