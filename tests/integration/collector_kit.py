@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ class Client:
         self._process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("exporting.py"), token, at.url, at.grpc, ca],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            env={**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "300"},  # it sends again for so long, where nobody listens
         )  # fmt: skip
 
     def _heard(self) -> str:
@@ -81,7 +83,7 @@ class Client:
         self._process.stdin.close()
         while self._heard():
             pass
-        self._process.wait(30)
+        self._process.wait(600)
 
     def log(self) -> str:
         self._errors.seek(0)

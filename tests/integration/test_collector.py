@@ -17,7 +17,7 @@ from tests.servers import ServerMissing
 from tests.servers.collector import DEAF, Collector, Receivers, image, spans_in
 from tests.servers.docker import Engine
 from vaultkeeper.engine.preview import preview
-from vaultkeeper.model.rotation import Cause, State
+from vaultkeeper.model.rotation import Cause, State, Waiting
 
 TIMES = 20
 RELOAD = timedelta(seconds=1.1)
@@ -144,9 +144,11 @@ def test_a_deaf_collector_is_named_and_nobody_is_handed_what_it_refuses(
 
 
 def test_a_collector_that_went_deaf_in_grace_keeps_the_old_token_alive_and_that_is_said(listed: Listed) -> None:
-    assert listed.telemetry.rotated(wait=timedelta()).state == "waiting"
-    moved_away(listed.collector)
     listed.clock.before_turning = waits_for_a_reload
+    begun = listed.telemetry.rotated(wait=timedelta(minutes=30)).rotation
+    assert begun is not None
+    assert begun.waiting is Waiting.GRACE
+    moved_away(listed.collector)
     report = listed.telemetry.resumed()
     rotation, error = report.rotation, report.error
     assert listed.collector.at.accepts(listed.telemetry.adopted)
@@ -204,8 +206,10 @@ def test_a_list_in_a_swarm_secret_reaches_a_collector_that_is_replaced_and_no_ex
     assert telemetry.token.read_text() == new
     assert [at.accepts(token) for token in (new, adopted, WRONG)] == [True, False, False]
     assert [client.seen[f"{way} lost"] for way in WAYS] == [0, 0], client.log()
+    sent = sum(client.seen.values())
+    docker.wait_for("the Engine shows all that they logged", lambda: spans_in("\n".join(service.logs())) >= sent)
     logs = "\n".join(service.logs())
-    assert spans_in(logs) == sum(client.seen.values())
+    assert spans_in(logs) == sent
     hunter = Hunter({**telemetry.values(), "wrong": WRONG})
     hunter.look("the collector's debug log", logs)
     hunter.look("the client's log", client.log())
