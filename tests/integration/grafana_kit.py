@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.servers.grafana import log_in_by_http
 from vaultkeeper import wiring
+from vaultkeeper.access.grafana import login
 from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.book import Book
 from vaultkeeper.engine.parts import Parts
@@ -86,6 +87,7 @@ class Home:
     def close(self) -> None:
         self.installed.store.close()
         self.grafana.stop()
+        forget_refusals()  # its port may be that of a later one
 
     def write(self, name: str, value: str) -> dict[str, str]:
         """As a reference."""
@@ -175,6 +177,11 @@ class Home:
             assert self.parts.store.open_rotations() == []
             before, number = is_whole(before), number + every
         return calls
+
+
+def forget_refusals() -> None:
+    """Five minutes of our own clock, which no test turns."""
+    login._refused_until_s.clear()
 
 
 def saw(grafana: SimulatedGrafana, asked: str) -> list[Seen]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.grafana_kit import Home, saw, texts
+from tests.integration.grafana_kit import Home, forget_refusals, saw, texts
 from tests.servers import tls
 from tests.servers.grafana_admin import ODD
 from vaultkeeper.engine.preview import preview
@@ -233,13 +233,6 @@ def test_a_locked_admin_after_the_check_is_waited_for(home: Home, rosa: User) ->
     assert "five failed logins" in report.rotation.detail
     forget_refusals()
     assert home.to_the_end().exit_code == 0
-
-
-def forget_refusals() -> None:
-    """Five minutes of our own clock, which no test turns."""
-    from vaultkeeper.access.grafana import login
-
-    login._refused_until_s.clear()
 
 
 # ---------------------------------------------------------------------------------------------------- what can be wrong

@@ -230,7 +230,9 @@ def test_any_lost_answer_is_unknown_and_a_repeat_converges(simulated: Vaults, lo
     assert told["versions"]["1"]["destroyed"]
 
 
-def test_these_are_all_requests_of_a_delivery(simulated: Vaults) -> None:
+def test_these_are_all_requests_of_a_delivery(simulated: Vaults, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault_kv, "RECENT_S", 600.0)
+    monkeypatch.setattr(logins, "KEPT_S", 600.0)
     place = delivery(simulated, custom_metadata=True, destroy_old=True)
     assert place.hand_over(OLD) == Done()
     logins.end()
@@ -258,6 +260,7 @@ def test_what_a_standby_still_shows_is_not_taken_for_what_stands_there(
     simulated: Vaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Going back at once: it would find the old value, write nothing, and leave the new one, which is then refused."""
+    monkeypatch.setattr(vault_kv, "LAG_S", 600.0)
     place = delivery(simulated)
     assert place.hand_over(OLD) == Done()
     assert place.hand_over(NEW) == Done()
@@ -279,6 +282,7 @@ def test_what_a_standby_still_shows_is_not_taken_for_what_stands_there(
 def test_a_secret_that_somebody_removed_counts_from_one_again(
     simulated: Vaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vault_kv, "LAG_S", 600.0)
     place = delivery(simulated)
     assert place.hand_over(OLD) == Done()
     assert place.hand_over(NEW) == Done()
