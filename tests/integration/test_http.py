@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def test_tls_is_verified_for_changes_and_logins_and_its_failure_named(tmp_path: 
             "user": "app", "set": {"http": address, "body": {"password": "{value}"}},
             "test": {"http": address, "login": "basic"}, "check": {"method": "GET", "http": address},
         }  # fmt: skip
-        works, new, ctx = held(1, "works", username="app"), held(2, username="app"), Watch().context()
+        works, new, ctx = held(1, "works", username="app"), held(2, username="app"), Watch(seconds=60).context()
         assert target(settings, ca=str(tmp_path / "ca.pem")).test(works, ctx) is Login.ACCEPTED
         for ca, why in (("other.pem", "TLS: unable to get local issuer certificate"), ("none", "No such file")):
             untrusting = target(settings, ca=str(tmp_path / ca))
@@ -397,7 +398,7 @@ def test_a_first_delivery_cannot_go_back_without_remove(server: Drawers) -> None
 
 def test_a_consumer_is_seen_healthy_after_the_value_changed(server: Drawers) -> None:
     health = {"http": f"{server.url}/nowhere", "accepted": [401]}
-    spec = server.spec({"db": "{password}"}, confirm=health)
+    spec = replace(server.spec({"db": "{password}"}, confirm=health), healthy_for=timedelta(hours=1))
     place, ctx, group = HttpDestination(), Watch().delivery(), GroupKey("g")
     assert isinstance(place.confirm(group, [item(spec, held(1))], ctx), NotYet)
     assert place.deliver(group, [item(spec, held(1))], ctx) == Done()
