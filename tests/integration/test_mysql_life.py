@@ -7,7 +7,8 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from vaultkeeper.engine.adopt import adopt
 from vaultkeeper.engine.rotate import rotate
 from vaultkeeper.model.secret import SecretBytes
 from vaultkeeper.wiring.places import Wishes
+from vaultkeeper.wiring.process import SystemClock
 
 EVERY_S = 0.02
 SECRETS, ROUNDS = 4, 5
@@ -45,11 +47,11 @@ def test_a_life_of_one_account(tmp_path: Path, server: Any) -> None:
     """Adopted, rotated, an answer lost, nobody there, taken back: each time consumers hold what works."""
     place = at(tmp_path, server)
     place.ok("check")
-    assert place.rotated("--wait", "30s")["state"] == "done"
+    assert place.rotated("--wait", "10min")["state"] == "done"
     assert server.login(*place.delivered())
     assert not server.login(place.account.username, place.account.password)
     with server.fault("lost-reply") as loss:
-        assert place.rotated("--wait", "30s")["state"] == "done"
+        assert place.rotated("--wait", "10min")["state"] == "done"
     assert loss.hits == 1
     with server.fault("unreachable"):
         assert place.rotated("--wait", "0s", code=5)["state"] == "waiting"
@@ -57,7 +59,7 @@ def test_a_life_of_one_account(tmp_path: Path, server: Any) -> None:
     before = place.delivered()
     assert place.resumed("--wait", "0s")["state"] == "waiting"
     assert [server.login(*one) for one in (before, place.delivered())] == [True, True]
-    place.ok("rollback", NAME, "--wait", "30s")
+    place.ok("rollback", NAME, "--wait", "10min")
     assert place.delivered() == before
     assert place.agrees() == ""
 
@@ -69,7 +71,7 @@ def test_a_first_password_comes_beside_what_was_there_and_a_wrong_one_of_the_adm
     account = server.account(through_proxy=True)
     place = shop(tmp_path, server, account, adopted=False, grace_period="1s")
     assert "--replace" in place.vk("rotate", NAME).err  # somebody may be using it
-    place.ok("rotate", NAME, "--replace", "--wait", "30s")
+    place.ok("rotate", NAME, "--replace", "--wait", "10min")
     assert server.login(*place.delivered())
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
@@ -92,24 +94,41 @@ class Client:
     server: Any
     file: Path
     over: threading.Event
+    turned: threading.Condition
     logins: int = 0
     refused: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         while not self.over.wait(EVERY_S):
             username, _, password = self.file.read_text().partition(" ")
-            self.logins += 1
             try:
                 if not self.server.login(username, password):
                     self.refused.append(f"login {self.logins}")
             except OSError as error:
                 self.refused.append(str(error))
+            with self.turned:
+                self.logins += 1
+                self.turned.notify_all()
+
+
+@dataclass
+class TheirClock(SystemClock):
+    """Who sleeps by it sleeps until each client has logged in eleven times more: grace is longer than a turn."""
+
+    clients: list[Client] = field(default_factory=list)
+
+    def sleep(self, duration: timedelta) -> None:
+        super().sleep(duration)
+        for client in self.clients:
+            with client.turned:
+                enough = client.logins + 11
+                assert client.turned.wait_for(lambda: client.logins >= enough, 300)  # noqa: B023 - called at once
 
 
 @contextmanager
 def clients(server: Any, files: list[Path]) -> Iterator[list[Client]]:
     over = threading.Event()
-    made = [Client(server, file, over) for file in files]
+    made = [Client(server, file, over, threading.Condition()) for file in files]
     threads = [threading.Thread(target=client.run) for client in made]
     for thread in threads:
         thread.start()
@@ -142,15 +161,18 @@ def test_invariant_02_nobody_is_refused_over_twenty_rotations_of_four_policies_o
     wishes = Wishes(home / ".local/state/vaultkeeper", home / "policies", home / ".config/vaultkeeper/identity.txt")
     opened = wiring.open_installed(wishes)
     try:
-        parts = wiring.parts(opened, wishes, parallel=SECRETS)
+        clock = TheirClock()
+        parts = replace(wiring.parts(opened, wishes, parallel=SECRETS), clock=clock)
         for name, account in accounts.items():
             known = {"username": account.username, "password": account.password}
             adopt(name, {key: SecretBytes(value.encode()) for key, value in known.items()}, parts)
             files[name].write_text(f"{account.username} {account.password}")
         strangers = [server.account() for _ in range(2)]
         with clients(server, list(files.values())) as made:
+            clock.clients = made
             for _ in range(ROUNDS):
                 assert [report.state for report in rotate(list(accounts), parts, by_name=True)] == ["done"] * SECRETS
+                clock.sleep(timedelta(0))
     finally:
         opened.store.close()
     assert [client.refused for client in made] == [[]] * SECRETS
@@ -180,14 +202,14 @@ def test_invariant_09_no_password_is_in_any_log_of_mariadb(tmp_path: Path, talka
     place = shop(tmp_path, cast("Any", talkative), account, grace_period="1s")
     values = {"adopted": account.password, "admin": talkative.rotator_password}
     for name in ("first", "second"):
-        place.rotated("--wait", "30s")
+        place.rotated("--wait", "10min")
         values[name] = place.delivered()[1]
     single = {**account.settings, "admin": "self", "strategy": "single"}
     place.account = TestAccount(account.username, account.password, single)
     (place.home / "policies/shop.yaml").unlink()
     place.keys = {}
     place.policy()
-    place.rotated("--wait", "30s")
+    place.rotated("--wait", "10min")
     values["by itself"] = place.delivered()[1]
     hunter = look_at(talkative, values)
     assert hunter.hits == []
