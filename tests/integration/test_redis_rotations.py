@@ -19,6 +19,7 @@ from tests.integration.hunter import Hunter
 from tests.integration.redis_kit import Installed, Monitor, as_user, plain, wait_until
 from tests.servers import ServerMissing, TestAccount
 from tests.servers.redis import Node, RedisServer, hashed, logs_in, start
+from vaultkeeper.access import refused
 from vaultkeeper.engine.rotate import rotate
 from vaultkeeper.errors import RotationFailed
 from vaultkeeper.model.rotation import Purpose
@@ -320,9 +321,11 @@ def _command(shop: Installed, *arguments: str, code: int = 0) -> str:
 
 
 def test_one_wrong_password_of_the_admin_is_one_failed_login_for_all_secrets(
-    server: RedisServer, install: Install, tmp_path: Path
+    server: RedisServer, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """fail2ban bans an address at the fifth."""
+    monkeypatch.setattr(refused, "TURN_S", 600)
+    monkeypatch.setattr(refused, "FOR_S", 600)
     wrong = tmp_path / "wrong"
     wrong.write_text(os.urandom(8).hex())
     wrong.chmod(0o600)
