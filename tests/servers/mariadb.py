@@ -20,8 +20,9 @@ from typing import Any
 
 import pymysql
 
-from tests.servers import ServerMissing, TestAccount, libmariadb, ports, tls
+from tests.servers import ServerMissing, TestAccount, libmariadb, tls
 from tests.servers.proxy import Proxy
+from vaultkeeper.testing.port import kept, number
 
 FAULTS = ("unreachable", "silent", "lost-request", "lost-reply", "crash")
 PATIENCE_S = 60
@@ -114,8 +115,8 @@ class MariadbServer:
         self.ca = self.base / "ca.pem"  # exists with ``ssl``
         self.log = self.base / "run/error.log"
         self._settings = {**SMALL, **settings, **(self._certificate() if ssl else {})}
-        self._held = ports.hold()
-        self.port = ports.number(self._held)
+        self._held = kept()
+        self.port = number(self._held)
         self._process: subprocess.Popen[bytes] | None = None
         self._owner_pid = os.getpid()
         atexit.register(self.stop)

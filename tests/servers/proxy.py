@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from tests.servers import ports
+from vaultkeeper.testing.port import kept, number
 
 CHUNK = 65536
 
@@ -42,8 +42,8 @@ class Proxy:
         self._flow = threading.Event()
         self._flow.set()
         self._closed = False
-        self._listener = ports.hold()
-        self.port = ports.number(self._listener)
+        self._listener = kept()
+        self.port = number(self._listener)
         self.connections = 0
         self._listen()
 
@@ -100,7 +100,7 @@ class Proxy:
     def refusing(self) -> Iterator[None]:
         """Refuse connections and cut the open ones. The port stays ours: bound, but nobody listens."""
         _shut(self._listener)
-        self._listener = ports.hold(self.port)
+        self._listener = kept(self.port)
         self.cut()
         try:
             yield

@@ -30,8 +30,9 @@ from urllib.parse import quote
 import pika
 from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthenticationError
 
-from tests.servers import ServerMissing, TestAccount, ports, tls
+from tests.servers import ServerMissing, TestAccount, tls
 from tests.servers.proxy import Proxy
+from vaultkeeper.testing.port import kept, number
 
 GROUP = "rabbitmq"
 FAULTS = ("unreachable", "silent", "lost-reply")
@@ -74,8 +75,8 @@ class RabbitServer:
         self._own = tempfile.TemporaryDirectory(prefix="vk-rabbit-", ignore_cleanup_errors=True)
         self.folder = Path(self._own.name)
         self.admin_password = "boss-" + secrets.token_urlsafe(18)
-        self._held = {name: ports.hold() for name in ("amqp", "amqps", "http", "https", "dist", "epmd")}
-        self.ports = {name: ports.number(held) for name, held in self._held.items()}
+        self._held = {name: kept() for name in ("amqp", "amqps", "http", "https", "dist", "epmd")}
+        self.ports = {name: number(held) for name, held in self._held.items()}
         self._write()
         self._owner_pid = os.getpid()
         self._epmd = self._spawn([epmd, "-port", str(self.ports["epmd"]), "-address", "127.0.0.1"], "epmd")

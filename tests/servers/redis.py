@@ -21,8 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from tests.servers import ServerMissing, TestAccount, ports, tls
+from tests.servers import ServerMissing, TestAccount, tls
 from tests.servers.proxy import Proxy
+from vaultkeeper.testing.port import kept, number
 
 FAULTS = ("unreachable", "silent", "lost-reply", "lost-request")
 HOST = "127.0.0.1"
@@ -123,8 +124,8 @@ class Node:
         self.folder = Path(tempfile.mkdtemp(prefix="vk-redis-", dir="/tmp"))  # a Unix socket's path has 107 bytes
         self.operator = "op-" + secrets.token_urlsafe(18)
         self.rotator = "rot-" + secrets.token_urlsafe(18)
-        self._held, self.process = [ports.hold()], None
-        self.port = ports.number(self._held[0])
+        self._held, self.process = [kept()], None
+        self.port = number(self._held[0])
         self._owner_pid = os.getpid()
         atexit.register(self.stop)
         try:
@@ -155,8 +156,8 @@ class Node:
         if self.keeps != "sentinel":
             text.append('save ""')
         if "cluster-enabled yes" in lines:
-            self._held.append(ports.hold())
-            text.append(f"cluster-port {ports.number(self._held[-1])}")  # by itself 10,000 higher, which may be none
+            self._held.append(kept())
+            text.append(f"cluster-port {number(self._held[-1])}")  # by itself 10,000 higher, which may be none
         if self.keeps == "acl_file":
             (self.folder / "users.acl").write_text("\n".join([*users, ""]))
             text.append(f"aclfile {self.folder / 'users.acl'}")
@@ -165,8 +166,8 @@ class Node:
         if self.keeps == "nothing":
             self.arguments = [word.strip('"') for line in text for word in f"--{line}".split(" ")]
         else:
-            kept = [line for line in text if not (self.arguments and line.startswith("requirepass"))]
-            self.config.write_text("\n".join([*kept, ""]))
+            told = [line for line in text if not (self.arguments and line.startswith("requirepass"))]
+            self.config.write_text("\n".join([*told, ""]))
 
     @property
     def config(self) -> Path:

@@ -11,8 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.servers import ServerMissing, ports
+from tests.servers import ServerMissing
 from tests.servers.tls import Certificates
+from vaultkeeper.testing.port import kept, number
 
 PATIENCE_S = 30  # for a server to start
 
@@ -49,8 +50,8 @@ class WebServer:
         found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/bin")
         if found is None:
             raise ServerMissing(f"{program} is not installed")
-        self.program, self.folder, self._held = found, folder, ports.hold()
-        self.port = ports.number(self._held)
+        self.program, self.folder, self._held = found, folder, kept()
+        self.port = number(self._held)
         self._process: subprocess.Popen[bytes] | None = None
 
     def argv(self) -> list[str]:
