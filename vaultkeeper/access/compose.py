@@ -27,6 +27,7 @@ _LABEL = "com.docker.compose."
 _STOP_S = 10  # the Engine's own, where a container says nothing
 _COARSE_S = 0.01  # a file's times are those of the last tick of the kernel's clock (time(7)), at most so much too early
 _LINE_CHARACTERS = 300
+_NEVER = "0001-01-01T00:00:00Z"
 _UNSET = re.compile(r"The \W*(\w+)\W* variable is not set")
 
 Mount = Literal["file", "folder"]
@@ -67,6 +68,7 @@ class Container:
     crashes: int  #: how often its restart policy started it since somebody else did
     created_at: float
     started_at: float
+    ended_at: float  #: of its last run that ended; 0: none has
     health: str  #: "starting", "healthy", "unhealthy"; empty: it has no health check
     stop_s: float
     sources: tuple[str, ...]  #: of its mounts, on the Engine's machine
@@ -108,6 +110,7 @@ class Container:
             crashes=int(seen.get("RestartCount") or 0),
             created_at=_moment(seen["Created"]),
             started_at=_moment(state["StartedAt"]),
+            ended_at=_moment(state.get("FinishedAt") or _NEVER),
             health=_health(state),
             stop_s=float(_STOP_S if config.get("StopTimeout") is None else config["StopTimeout"]),
             sources=tuple(str(mount.get("Source") or "").rstrip("/") for mount in seen.get("Mounts") or ()),
@@ -238,6 +241,6 @@ def _health(state: Mapping[str, Any]) -> str:
 
 
 def _moment(text: str) -> float:
-    """RFC 3339 with nanoseconds; "0001-01-01T00:00:00Z" is never."""
+    """RFC 3339 with nanoseconds; `_NEVER` is 0."""
     moment = datetime.fromisoformat(text)
     return 0.0 if moment.year == 1 else moment.astimezone(UTC).timestamp()

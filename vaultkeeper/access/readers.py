@@ -70,6 +70,11 @@ class Readers:
             return [container for container in self.wanted if container.running]
         return [container for container in self.wanted if not self.fresh(container)]
 
+    def doubtful(self) -> list[Container]:
+        """Those that crashed after the file came to stand there: maybe on the one that they had read before it."""
+        crashed = [c for c in self.wanted if self.fresh(c) and c.running and self._crashed(c)]
+        return crashed if self.how == "restart" else []
+
     def given(self, name: str, value: bytes) -> bool:
         """Does a container run that was made with this? One that was stopped may have been started again since."""
         text = value.decode(errors="surrogateescape")
@@ -86,8 +91,9 @@ class Readers:
         """None: it runs on the file, healthily. `why` of a Failed is to be completed with its last words."""
         told = self.how in {"restart", "recreate"}
         fresh = self.fresh(container)
-        if container.crashing or (told and fresh and container.running and container.crashes):
-            return Failed(container.name, f"keeps crashing (exit code {container.exit_code})")
+        if container.crashing or (told and fresh and container.running and self._crashed(container)):
+            code = f" (exit code {container.exit_code})" if container.crashing else ""  # 0 while it runs again
+            return Failed(container.name, f"keeps crashing{code}")
         if not container.running and container.started_since(self.placed_at):
             return Failed(container.name, f"exited {container.exit_code}")
         if not container.running:
@@ -110,6 +116,10 @@ class Readers:
         at_once = self.read is Read.PER_USE and not any(self._hidden(c) for c in seen)
         shown = seen and len(seen) == len(self.wanted) and (self.how in {"restart", "recreate"} or at_once)
         return Proof.DEMONSTRATED if shown else Proof.WRITTEN
+
+    def _crashed(self, container: Container) -> bool:
+        """Since the file came to stand there, and since somebody else than its restart policy started it."""
+        return container.crashes > 0 and container.ended_at > self.placed_at
 
     def _hidden(self, container: Container) -> bool:
         """Does it see the old file until it is started again, while it is said to need no start?"""

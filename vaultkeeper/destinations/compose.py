@@ -211,6 +211,11 @@ class ComposeDestination:
                             return NotYet(f"{container.name} is to be restarted next", AGAIN)
                         compose.restart(engine, container, ctx.deadline)
                         restarted.add(container.id)
+            for container in (doubtful for readers in told for doubtful in readers.doubtful()):
+                # Its crashes count anew. Never waited for: who keeps crashing would be restarted for ever.
+                if container.id not in restarted and ctx.deadline.left_s(time.monotonic()) > container.stop_s + _SPARE_S:
+                    compose.restart(engine, container, ctx.deadline)
+                    restarted.add(container.id)
         return Done()
 
     def confirm(self, group: GroupKey, items: Sequence[Item], ctx: DeliveryContext) -> Confirmation:

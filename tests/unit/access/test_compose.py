@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from vaultkeeper.access import compose, process
 from vaultkeeper.access.compose import Container
 from vaultkeeper.access.readers import How, Readers
+from vaultkeeper.model.outcome import Failed
 from vaultkeeper.model.policy import Read
 from vaultkeeper.ports import Deadline
 
@@ -68,6 +69,19 @@ def test_a_container_that_awaits_its_next_start_does_not_run() -> None:
     state = {"Running": True, "Restarting": True, "ExitCode": 3, "StartedAt": "2026-11-21T03:00:01Z"}
     crashed = Container.read(seen(State=state, RestartCount=4))
     assert (crashed.running, crashed.crashing, crashed.crashes, crashed.exit_code) == (False, True, 4, 3)
+
+
+@pytest.mark.parametrize(("ended", "counts"), [("02:59:59", False), ("03:00:01", True)])
+def test_a_crash_counts_against_the_file_that_stood_there_already(ended: str, counts: bool) -> None:
+    state = {"Running": True, "StartedAt": "2026-11-21T03:00:02Z", "FinishedAt": f"2026-11-21T{ended}Z"}
+    web = Container.read(seen(State=state, RestartCount=1))
+    placed = datetime.fromisoformat("2026-11-21T03:00:00Z").timestamp()
+    readers = Readers(
+        "/srv/shop/x", False, placed, "restart", None, Read.AT_START, timedelta(0), ("web",), [web], frozenset()
+    )  # fmt: skip
+    assert readers.due() == []
+    assert readers.doubtful() == ([web] if counts else [])
+    assert readers.judged(web, placed + 60) == (Failed("shop_web_2", "keeps crashing") if counts else None)
 
 
 @pytest.mark.parametrize(
