@@ -25,7 +25,7 @@ def test_the_first_policy_of_the_page_adopts_the_owners_own_login_and_rotates(
     server.execute("CREATE DATABASE shop OWNER shop")
     found = re.search(r"```yaml\n(# policies/shop\.yaml\n.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert found
-    text = found[1].replace("host: db.internal", f"host: 127.0.0.1\n      port: {server.port}")
+    text = found[1].replace("host: db.internal", f"host: 127.0.0.1\n      port: {server.port}\n      timeout: 1min")
     text = text.replace("@db.internal", f"@127.0.0.1:{server.port}").replace("/usr/bin/systemctl", "/usr/bin/true")
     for folder in ("/run/secrets", "/etc/vaultkeeper", "/srv/shop", "/etc/shop"):
         text = text.replace(folder, str(home / "out"))

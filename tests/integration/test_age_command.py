@@ -18,7 +18,7 @@ BOTH = new_identity().recipients + new_identity().recipients
 
 def run(*argv: str, document: bytes = b"") -> bytes:
     try:
-        return subprocess.run(argv, input=document, capture_output=True, check=True, timeout=30).stdout
+        return subprocess.run(argv, input=document, capture_output=True, check=True, timeout=300).stdout
     except FileNotFoundError:
         pytest.skip("the Debian package `age` is not installed")
 

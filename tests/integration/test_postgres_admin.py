@@ -199,7 +199,7 @@ def test_the_statements_of_doctor_leave_an_admin_that_exists_its_password(
     (tmp_path / "pass").write_text(f"*:*:*:*:{postgres.superuser_password}\n")
     (tmp_path / "pass").chmod(0o600)
     command = [str(PSQL), "-X", "-q", "-v", "ON_ERROR_STOP=1", *at]
-    ran = subprocess.run(command, input=script, env=around, capture_output=True, text=True, timeout=30, check=False)
+    ran = subprocess.run(command, input=script, env=around, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert postgres.login(str(admin["username"]), password)
 
