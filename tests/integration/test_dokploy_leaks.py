@@ -62,11 +62,11 @@ def test_nothing_leaks_while_everything_fails_once(place: Shop, tmp_path: Path) 
             [("500", "application.reload"), ("lost-reply", "application.save"), ("html", "application.one"), ("", "")]
         ):
             with place.dokploy.fault(fault or "none", procedure or "none", times=1):
-                vk("rotate", NAME, "--yes", "--wait", "30s")
-            assert vk("resume", "--all", "--wait", "30s") == 0
+                vk("rotate", NAME, "--yes", "--wait", "90s")
+            assert vk("resume", "--all", "--wait", "90s") == 0
             values[f"value {number}"] = dict(line.split("=", 1) for line in place.env.splitlines())["SESSION"]
         place.service.breaks_on = lambda _env: True
-        assert vk("rotate", NAME, "--yes", "--wait", "30s") == 5  # goes back
+        assert vk("rotate", NAME, "--yes", "--wait", "90s") == 5  # goes back
         place.dokploy.state.keys.clear()
         assert vk("rotate", NAME, "--yes", "--wait", "0s") != 0
         for words in LOOKING:

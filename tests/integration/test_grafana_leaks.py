@@ -57,10 +57,10 @@ def test_nothing_leaks_while_everything_fails_once(tmp_path: Path) -> None:
 
     for asked in ("PUT /api/admin/users", "POST /api/serviceaccounts", "PUT /api/datasources"):
         home.grafana.faults.append(once(home, asked, "500" if "users" in asked else "lost-reply"))
-    vk("rotate", "--all", "--yes", "--wait", "30s")
-    assert vk("resume", "--all", "--wait", "30s") == 0
+    vk("rotate", "--all", "--yes", "--wait", "90s")
+    assert vk("resume", "--all", "--wait", "90s") == 0
     source.row["url"] = "broken:1"
-    assert vk("rotate", "--all", "--yes", "--wait", "30s") != 0
+    assert vk("rotate", "--all", "--yes", "--wait", "90s") != 0
     source.row["url"] = "fine:1"
     home.ops.password = "changed-7d3e1f9b5a"
     vk("rotate", "--all", "--yes", "--wait", "0s")

@@ -20,7 +20,7 @@ from vaultkeeper.testing.port import kept
 
 FAULTS = ("unreachable", "silent", "deaf", "accepts-all")
 _SIGNALS = {"deaf": signal.SIGUSR1, "accepts-all": signal.SIGUSR2}
-_SETTLES_S = 1.0  # a collector reads its file within milliseconds
+_SETTLES_S = 60.0  # a collector reads its file within milliseconds; a machine may stall
 
 
 class _Lists:
@@ -30,6 +30,7 @@ class _Lists:
     path: Path
     port: int
     process: subprocess.Popen[str] | subprocess.Popen[bytes]
+    _sleeps = False
 
     @property
     def url(self) -> str:
@@ -58,8 +59,8 @@ class _Lists:
         """Ask as any client would; raises OSError where nobody answers."""
         return self._ask(password)
 
-    def _ask(self, token: str, timeout_s: float = 60) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+    def _ask(self, token: str) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", "/v1/traces", headers={"Authorization": f"Bearer {token}"})
             status = connection.getresponse().status
@@ -73,7 +74,9 @@ class _Lists:
     def fault(self, name: str, **options: object) -> Iterator[None]:
         if name == "silent":
             self.process.send_signal(signal.SIGSTOP)
+            self._sleeps = True
             yield
+            self._sleeps = False
             self.process.send_signal(signal.SIGCONT)
         elif name == "unreachable":
             self._end()
@@ -156,11 +159,13 @@ class CollectorServer(_Lists):
         return self._ask(password)
 
     def settle(self) -> None:
-        """Until it goes by what was added to its list and taken off it since; one that is deaf never does."""
+        """Until it goes by what was added to its list and taken off it since; one that sleeps is not asked."""
+        if self._sleeps:
+            return
         listed, until = self._listed(), time.monotonic() + _SETTLES_S
         changed = {token: token in listed for token in listed ^ self._settled}
         with suppress(OSError):
-            while any(self._ask(t, _SETTLES_S) != told for t, told in changed.items()) and time.monotonic() < until:
+            while any(self._ask(t) != told for t, told in changed.items()) and time.monotonic() < until:
                 time.sleep(0.002)
         self._settled = listed
 

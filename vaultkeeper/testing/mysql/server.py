@@ -52,14 +52,14 @@ class MysqlServer:
             except OSError:
                 return
             is_socket = listener.family == socket.AF_UNIX
-            if not is_socket:
-                channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._serve, args=(channel,), kwargs={"is_socket": is_socket}, daemon=True).start()
 
     def _serve(self, channel: socket.socket, *, is_socket: bool) -> None:
-        packets, number = Packets(channel), next(self._numbers)
-        origin, port = ("localhost", 0) if is_socket else channel.getpeername()
+        packets, number, origin, port = Packets(channel), next(self._numbers), "localhost", 0
         try:
+            if not is_socket:
+                channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                origin, port = channel.getpeername()
             try:
                 account, tls = self._doorman.let_in(packets, number, origin, is_socket=is_socket)
             except SqlError as failed:
@@ -74,7 +74,7 @@ class MysqlServer:
                 self._commands(packets, connection)
             finally:
                 self.state.end(connection)
-        except (Gone, IndexError, ValueError):  # the client hung up, or speaks something else
+        except (Gone, OSError, IndexError, ValueError):  # the client hung up, or speaks something else
             return
         finally:
             _shut(packets.channel)
