@@ -25,7 +25,8 @@ CANARY = "vk-canary-7d1f0c"
 
 
 @pytest.fixture
-def vault() -> Iterator[Vaults]:
+def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vaults]:
+    monkeypatch.setattr(logins, "FAREWELL_S", 60.0)  # that a login ends is looked at here
     server = Vaults()
     yield server
     logins.end()

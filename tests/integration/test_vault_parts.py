@@ -22,7 +22,8 @@ from vaultkeeper.wiring.credentials import References
 
 
 @pytest.fixture
-def vault() -> Iterator[Vaults]:
+def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vaults]:
+    monkeypatch.setattr(logins, "FAREWELL_S", 60.0)  # that a login ends is looked at here
     server = Vaults()
     yield server
     logins.end()

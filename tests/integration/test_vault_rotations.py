@@ -134,7 +134,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bank(tmp_path: Path, template: Path) -> Iterator[Bank]:
+def bank(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
+    monkeypatch.setattr(logins, "FAREWELL_S", 60.0)  # that a login ends is looked at here
     opened = Bank(tmp_path / "home", template)
     yield opened
     opened.close()
