@@ -72,7 +72,7 @@ def start(
     on_stage: OnStage | None = None,
 ) -> Forked:
     """Begin `vaultkeeper ARGUMENTS`."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # two messages, however late they are read
     request: dict[str, Any] = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd)}
     fds = [theirs.fileno(), *(file.fileno() for file in (stdin, stdout, stderr))]
     if on_stage is not None:
