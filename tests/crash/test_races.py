@@ -41,7 +41,7 @@ def test_invariant_04_eight_processes_rotate_one_secret_25_times_each_and_lose_n
         subprocess.Popen(argv, env=environment(place.home), cwd=place.home, stdout=subprocess.PIPE, text=True)
         for _ in range(PROCESSES)
     ]
-    said = [process.communicate(timeout=300)[0] for process in processes]
+    said = [process.communicate(timeout=1800)[0] for process in processes]
     stop.set()
     watcher.join()
     assert [process.returncode for process in processes] == [0] * PROCESSES

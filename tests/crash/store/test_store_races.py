@@ -21,7 +21,7 @@ def test_invariant_04_eight_processes_never_open_two_rotations_and_numbers_have_
     children = [context.Process(target=race.contend, args=arguments) for _ in range(processes)]
     for child in children:
         child.start()
-    outcomes = [results.get(timeout=60) for _ in range(processes * rounds)]
+    outcomes = [results.get(timeout=600) for _ in range(processes * rounds)]
     for child in children:
         child.join()
     assert [child.exitcode for child in children] == [0] * processes

@@ -43,7 +43,7 @@ class Around:
         return {name: SecretBytes(value.encode()) for name, value in self.said.items()}
 
 
-def soon(seconds: float = 10) -> Deadline:
+def soon(seconds: float = 60) -> Deadline:
     return Deadline(time.monotonic() + seconds)
 
 

@@ -12,6 +12,12 @@ from vaultkeeper.access.kept import Kept
 LATER = float("inf")
 
 
+@pytest.fixture(autouse=True)
+def however_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept stays, also where this machine stands still for longer than one keeps it."""
+    monkeypatch.setattr(keeping, "KEPT_S", LATER)
+
+
 @dataclass(eq=False)
 class Session:
     idle: bool = True

@@ -16,7 +16,7 @@ from vaultkeeper.access.mysql import wire as mysql_wire
 from vaultkeeper.testing.mysql.state import SqlError
 from vaultkeeper.testing.mysql.wire import Gone, Packets
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 SCRAMBLE = b"12345678901234567890"
 GREETING = (
     b"\x0a8.4.3\0\x01\0\0\0" + SCRAMBLE[:8] + b"\0\x0f\xa2\xff\x02\0\x3a\0\x15" + b"\0" * 10 + SCRAMBLE[8:] + b"\0"
@@ -43,7 +43,7 @@ def serving(serve: Callable[[Packets], None]) -> Iterator[Address]:
         listener.close()
 
 
-def log_in(address: Address, seconds: float = 10, *, runs: bool = False) -> str:
+def log_in(address: Address, seconds: float = 60, *, runs: bool = False) -> str:
     """How a login ends, by a watch that does not wait for ever."""
     ended: list[str] = []
 

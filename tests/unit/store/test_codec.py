@@ -95,7 +95,7 @@ def instances(kind: Any) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{f.name: anything(hints[f.name]) for f in dataclasses.fields(kind)})
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(instances(Rotation))
 def test_a_rotation_survives_the_journal_field_by_field(value: Rotation) -> None:
     text = encode_rotation(value)
