@@ -19,7 +19,7 @@ from typing import Self
 
 from tests import forked
 
-RUN_SECONDS = 120
+RUN_SECONDS = 300
 CALLS = (
     "write,pwrite64,writev,pwritev,sendto,sendmsg,recvfrom,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,"
     "link,linkat,symlink,symlinkat,ftruncate,truncate,fallocate,mkdir,mkdirat,rmdir,fchmod,fchmodat,fchown,fchownat"
