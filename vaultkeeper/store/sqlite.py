@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -91,8 +92,9 @@ class SqliteEngine:
 
     def check(self) -> None:
         try:
-            with self.engine.connect() as connection:
+            with self._alone(), self.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            with self.engine.connect() as connection:
                 findings = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
         except DBAPIError as error:
             raise self.translate(error) from None
@@ -130,6 +132,16 @@ class SqliteEngine:
                 self._writer.close()
                 self._writer = None
             self.engine.dispose()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of two that give a new file its log SQLite refuses one at once, whatever its busy timeout: take turns."""
+        directory = os.open(self._directory / LOCKS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
 
     def _no_room(self) -> bool:
         """SQLite calls a quota or a file size limit an input/output error; writing tells what it really is."""

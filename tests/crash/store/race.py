@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -12,6 +13,7 @@ from vaultkeeper.errors import AlreadyOpen
 from vaultkeeper.model.rotation import State
 from vaultkeeper.ports import Change
 from vaultkeeper.store.opening import open_store
+from vaultkeeper.store.sqlite import SqliteEngine
 
 
 def contend(state_dir: Path, url: str | None, rounds: int, barrier: Barrier, results: Queue[int | None]) -> None:
@@ -31,6 +33,19 @@ def contend(state_dir: Path, url: str | None, rounds: int, barrier: Barrier, res
         results.put(number)
         barrier.wait()
     store.close()
+
+
+def check(folders: Sequence[Path], barrier: Barrier) -> None:
+    """Look at each new database, all at the same moment."""
+    try:
+        for folder in folders:
+            barrier.wait()
+            database = SqliteEngine(folder)
+            database.check()
+            database.close()
+    except BaseException:
+        barrier.abort()  # or the others wait for ever
+        raise
 
 
 def record(state_dir: Path, by: int, records: int, barrier: Barrier) -> None:
