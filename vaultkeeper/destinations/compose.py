@@ -213,7 +213,10 @@ class ComposeDestination:
                         restarted.add(container.id)
             for container in (doubtful for readers in told for doubtful in readers.doubtful()):
                 # Its crashes count anew. Never waited for: who keeps crashing would be restarted for ever.
-                if container.id not in restarted and ctx.deadline.left_s(time.monotonic()) > container.stop_s + _SPARE_S:
+                if (
+                    container.id not in restarted
+                    and ctx.deadline.left_s(time.monotonic()) > container.stop_s + _SPARE_S
+                ):
                     compose.restart(engine, container, ctx.deadline)
                     restarted.add(container.id)
         return Done()
