@@ -29,7 +29,7 @@ PATIENCE_S = 60
 SMALL = {
     "innodb_buffer_pool_size": "8M", "innodb_log_file_size": "4M", "aria_pagecache_buffer_size": "1M",
     "key_buffer_size": "1M", "performance_schema": "OFF", "skip_name_resolve": "ON", "skip_log_bin": "",
-    "innodb_flush_log_at_trx_commit": "2", "plugin_load_add": "auth_ed25519",
+    "innodb_flush_log_at_trx_commit": "2", "plugin_load_add": "auth_ed25519", "connect_timeout": "60",
 }  # fmt: skip
 
 

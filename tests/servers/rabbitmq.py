@@ -60,6 +60,7 @@ default_pass = {password}
 log.dir = {folder}/log
 log.file.level = debug
 disk_free_limit.absolute = 1MB
+handshake_timeout = 60000
 """
 
 
