@@ -69,7 +69,7 @@ MUTATIONS = [
         f"{ENGINE}/judge.py",
         "    if seen.from_ is not Login.REJECTED or seen.to is not Login.ACCEPTED:\n",
         "    if True:\n",
-        named(SEARCH, "invariant_02 and minted"),
+        named(JUDGE, "going_back_to_a_refused_value"),
     ),
     Mutation(
         "03 no orphaned candidate: a take-over knows no doubt",
