@@ -85,7 +85,7 @@ def start(
 
 
 def run(
-    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: bytes = b"", timeout: float = 120
+    arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: bytes = b"", timeout: float = 300
 ) -> subprocess.CompletedProcess[bytes]:
     """As `subprocess.run(["vaultkeeper", *arguments], capture_output=True, …)`."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

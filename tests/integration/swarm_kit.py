@@ -107,7 +107,7 @@ class Stack:
         }
         self.policies[member.name] = {
             "generator": {"kind": "password", "length": 32},
-            "target": {**member.account.settings, "timeout": "5s"},
+            "target": {**member.account.settings, "timeout": "30s"},
             "destinations": [swarm],
             "min_interval": "0s",
             **grace,

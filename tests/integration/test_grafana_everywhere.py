@@ -66,7 +66,7 @@ class Shop:
         return [f"{self.member.account.settings['owner_role']}_{turn}" for turn in "ab"]
 
     def rotated(self, *, code: int = 0) -> dict[str, Any]:
-        entries = self.place.ok("rotate", NAME, "--wait", "90s", "--json", code=code).json["rotations"]
+        entries = self.place.ok("rotate", NAME, "--json", code=code).json["rotations"]
         return dict(entries[0])
 
     def in_grafana(self) -> str:

@@ -25,6 +25,7 @@ CASES: Mapping[str, dict[str, Any]] = {
 }
 SAYS_WHY = {"exits", "exits-stop-first", "late", "continue", "no-update-config"}
 WITH_DEADLINE = {"never-healthy", "host-port"}
+DEADLINE = {"timeout": "20s", "healthy_for": "1s"}  # for the way back too, slow where there is load
 
 
 def test_broken_consumers_run_on_the_old_value_again_and_it_is_accepted(
@@ -53,14 +54,14 @@ def _member(place: Stack, case: str) -> Member:
     kind = single if case in {"late", "continue"} else taking_turns
     member = place.member(f"shop/{case}", kind(place.server))
     place.service(member, case, started=False, **CASES[case])
-    place.policy(member, destination={"timeout": "20s"} if case in WITH_DEADLINE else {})
+    place.policy(member, destination=DEADLINE if case in WITH_DEADLINE else {})
     place.adopt(member)
     return member
 
 
 def _runs_on_the_old_value(place: Stack, member: Member) -> None:
     (service,) = member.services
-    place.docker.wait_for(f"{service.name} runs", service.all_running, timeout=10)
+    place.docker.wait_for(f"{service.name} runs", service.all_running)
     assert service.read(FILE) == {member.first_value.encode()}
     assert place.accepts(member.first_value)
     (name,) = service.files().values()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.integration.shop_kit import PATIENCE_S
 from tests.integration.swarm_kit import FILE, Member, Stack, one, stack
 from tests.servers.docker import Engine
 from tests.servers.docker_service import Service
@@ -55,13 +56,21 @@ def test_whatever_is_done_to_a_service_in_the_middle_of_a_rotation_has_a_defined
         place = stack(folder, docker, postgres)
         places[name] = place, one(place, breaks="late" if name.endswith("needed") else "")
     running = {name: place.start("rotate", member.name, "--json") for name, (place, member) in places.items()}
-    for name, (place, member) in places.items():
-        (service,) = member.services
-        docker.wait_for(f"{name}: it is switched", lambda s=service, m=member: s.files()[FILE] != m.object)  # type: ignore[misc]
-        ENDS[name][0](place, service)
+    untouched = dict(places)
+
+    def all_touched() -> bool:
+        """Each as soon as it is switched: none of them waits for another."""
+        for name, (place, member) in list(untouched.items()):
+            (service,) = member.services
+            if service.files()[FILE] != member.object:
+                ENDS[name][0](place, service)
+                del untouched[name]
+        return not untouched
+
+    docker.wait_for("all are switched", all_touched)
     ends = {}
     for name, (place, member) in places.items():
-        code = running[name].wait(180)
+        code = running[name].wait(PATIENCE_S)
         print(name, code, place.answered, place.said)
         (entry,) = json.loads(place.answered)["rotations"]
         ends[name] = (code, entry["state"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.integration.swarm_kit import FILE, changed, one, stack
 from tests.servers.docker import SECOND, Engine, digits
-from tests.servers.docker_service import reference
+from tests.servers.docker_service import Service, reference
 from tests.servers.postgres import PostgresServer
 
 ROTATIONS = 5
@@ -22,8 +22,10 @@ def test_invariant_02_five_rotations_in_a_row_refuse_no_consumer_and_leave_no_he
     member = one(place, services=("api", "worker"), replicas=3, update={"Parallelism": 3}, environment={"EVERY": "0.3"})
     place.policy(member, destination={"keep": KEPT})
     worked: set[str] = set()
+    works_on(member.services, member.first_value)
     for _ in range(ROTATIONS):
         assert place.rotated(member.name)[member.name]["state"] == "done"
+        works_on(member.services, place.stored(member))
         for service in member.services:
             lines = service.logs()
             assert [line for line in lines if line.startswith("refused")] == []
@@ -33,6 +35,11 @@ def test_invariant_02_five_rotations_in_a_row_refuse_no_consumer_and_leave_no_he
     assert worked == {f"ok {digits(value)}" for value in values}
     assert [place.accepts(value) for value in values] == [False] * ROTATIONS + [True]
     assert len([name for name in place.objects(member) if name != member.object]) == KEPT
+
+
+def works_on(services: Sequence[Service], value: str) -> None:
+    for service in services:
+        service.engine.wait_for("it logs in", lambda s=service: f"ok {digits(value)}" in s.logs())  # type: ignore[misc]
 
 
 def test_a_rotation_changes_two_leaves_of_a_rich_spec(docker: Engine, postgres: PostgresServer, tmp_path: Path) -> None:
@@ -92,7 +99,7 @@ def rich(docker: Engine, folder: Path, by_hand: Mapping[str, str]) -> dict[str, 
         "Ulimits": [{"Name": "nofile", "Soft": 1000, "Hard": 2000}],
         "Sysctls": {"net.core.somaxconn": "200"},
         "Healthcheck": {"Test": ["CMD", "test", "-e", "/tmp/healthy"], "Interval": SECOND // 2,
-                        "Timeout": 5 * SECOND, "Retries": 5, "StartPeriod": SECOND},
+                        "Timeout": 5 * SECOND, "Retries": 20, "StartPeriod": SECOND},
         "Privileges": {"CredentialSpec": None, "SELinuxContext": None},
         "Isolation": "default",
     }  # fmt: skip

@@ -9,7 +9,7 @@ starts one for this test alone, to be killed. Both are `Engine`:
     engine.name("db")                       a name that no other test and no other run has
     engine.secret("db", "user value")       a hand-made secret object: {"ID": …, "Name": …}, `labels={…}`
     engine.service("web", {"db": secret})   a Service whose file /run/secrets/db is that secret; see there
-    engine.wait_for("…", look, timeout=60)  polls until `look()` is true, returns it, or fails with the sentence
+    engine.wait_for("…", look, timeout=180)  polls until `look()` is true, returns it, or fails with the sentence
     engine.secrets() .services()            what is there, raw, of this run
     engine.container("web", binds=[…])      a plain container, as Compose makes them; see there
     engine.read(container_id, "/path")      a file as it is *inside* a container: bytes, or None
@@ -117,7 +117,7 @@ class Engine:
             return answer.json() if answer.content.strip() else None
         return answer.content
 
-    def wait_for(self, what: str, look: Callable[[], Found], timeout: float = 60) -> Found:
+    def wait_for(self, what: str, look: Callable[[], Found], timeout: float = 180) -> Found:
         """Poll until `look` finds something; `timeout` in seconds only ends a test that hangs."""
         until = time.monotonic() + timeout
         while True:

@@ -27,7 +27,7 @@ PROGRAMS = {
     "dockerd": "docker.io", "containerd": "docker.io", "docker-init": "docker.io", "ip": "iproute2", "nsenter": "",
     "unshare": "", "setpriv": "",
 }  # fmt: skip
-START_S = 30
+START_S = 120  # ends what hangs; nothing is judged by it
 LOG_TAIL = 20
 
 
