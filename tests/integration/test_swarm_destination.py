@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -353,6 +353,40 @@ def test_a_global_service_runs_on_it_on_every_node(docker: Engine) -> None:
     answer = docker.wait_for("confirmed", lambda: _definite(hands, item))
     assert answer == Confirmed(Proof.DEMONSTRATED)
     assert service.read(hands.base) == {b"vk-canary-1"}
+
+
+def test_going_back_waits_for_a_new_task_that_is_slow_to_leave_beside_an_old_one_that_stayed(docker: Engine) -> None:
+    """Its value is refused next."""
+    slow = {
+        "Command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"],
+        "Healthcheck": {"Test": ["CMD", "grep", "-q", "old", "/run/secrets/db"], "Interval": SECOND // 2,
+                        "StartPeriod": 600 * SECOND},
+        "StopGracePeriod": 5 * SECOND,
+    }  # fmt: skip
+    by_hand = docker.secret("db", "old")
+    hands = Hands(docker, docker.service("slow", {"db": by_hand}, container=slow), by_hand["Name"])
+    item = hands.carry(made(2))
+    (new,) = hands.files().values()
+
+    def alive() -> list[str]:
+        states = [task["Status"]["State"] for task in hands.service.tasks() if _has(task, new)]
+        return [state for state in states if state in {"starting", "running"}]
+
+    docker.wait_for("the new one starts", alive)
+    docker.wait_for("the old one has run for long", lambda: _age_s(hands.service.running(by_hand["Name"])) > 20)
+    back = replace(item, primary=None, content=None, accepted=())
+    assert hands.deliver(back) == Done()
+    assert docker.wait_for("confirmed", lambda: _definite(hands, back)) == Confirmed(Proof.DEMONSTRATED)
+    assert alive() == []
+
+
+def _has(task: dict[str, Any], name: str) -> bool:
+    return any(each["SecretName"] == name for each in task["Spec"]["ContainerSpec"]["Secrets"])
+
+
+def _age_s(tasks: Sequence[dict[str, Any]]) -> float:
+    (since,) = [datetime.fromisoformat(task["Status"]["Timestamp"]) for task in tasks]
+    return (datetime.now(UTC) - since).total_seconds()
 
 
 def _definite(hands: Hands, item: Item) -> object:

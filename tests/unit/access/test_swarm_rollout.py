@@ -171,13 +171,20 @@ def test_a_node_whose_clock_is_late_makes_no_task_older_than_it_is() -> None:
 
 
 def test_old_tasks_have_their_stop_grace_to_leave_and_no_longer() -> None:
-    leaving = task(has="old", desired="shutdown")
+    leaving = task(has="old", desired="shutdown", since_s=3600)
     assert "way out" in why(judged(service(), task(since_s=22), task(since_s=22), leaving))
     assert isinstance(judged(service(), task(since_s=26), task(since_s=26), leaving), Confirmed)
     slow = service()
     slow.spec["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] = 60 * NS
     assert "way out" in why(judged(slow, task(since_s=66), task(since_s=66), leaving))
     assert isinstance(judged(slow, task(since_s=76), task(since_s=76), leaving), Confirmed)
+
+
+def test_who_was_told_to_leave_a_moment_ago_is_waited_for_beside_those_that_stayed() -> None:
+    leaving = {**task(has="old", desired="shutdown", since_s=3600), "UpdatedAt": ago(24)}
+    stayed = [task(since_s=7200), task(since_s=7200)]
+    assert "way out" in why(judged(service(), *stayed, leaving))
+    assert isinstance(judged(service(), *stayed, {**leaving, "UpdatedAt": ago(26)}), Confirmed)
 
 
 def test_scaled_up_meanwhile_needs_the_new_tasks_too() -> None:

@@ -11,7 +11,7 @@ from vaultkeeper.access.swarm import Service
 from vaultkeeper.access.swarm import advice as swarm_advice
 from vaultkeeper.access.swarm import spec as swarm_spec
 from vaultkeeper.access.swarm.spec import Wanted, task_secrets
-from vaultkeeper.access.swarm.tasks import Rollout, Task, alive, changed_at, error, state
+from vaultkeeper.access.swarm.tasks import Rollout, Task, alive, changed_at, error, state, told_at
 from vaultkeeper.model.outcome import Confirmation, Confirmed, Failed, Holds, NotYet, Proof
 
 LastWords = Callable[[Sequence[Task]], str]
@@ -76,7 +76,8 @@ def judge(case: Case, last_words: LastWords) -> Confirmation:
             max(min(left, _LATEST), _SOONEST),
             (service.name,),
         )
-    if rollout.leaving() and settled < timedelta(seconds=swarm_spec.stop_grace_s(service.spec)) + _LATE:
+    grace = timedelta(seconds=swarm_spec.stop_grace_s(service.spec)) + _LATE
+    if any(min(settled, case.now - told_at(task)) < grace for task in rollout.leaving()):
         return NotYet(f"{service.name}: old tasks are on their way out", _SOONEST, (service.name,))
     return Confirmed(Proof.DEMONSTRATED)
 

@@ -92,6 +92,11 @@ def changed_at(task: Task) -> datetime:
     return max(moment((task.get("Status") or {}).get("Timestamp")), moment(task.get("CreatedAt")))
 
 
+def told_at(task: Task) -> datetime:
+    """When it was last written; where it shall end and has not, that is not before it was told so."""
+    return max(changed_at(task), moment(task.get("UpdatedAt")))
+
+
 def error(task: Task) -> str:
     """The Engine's words: "task: non-zero exit (1)", "no suitable node (…)". Empty where it has none."""
     status = task.get("Status") or {}
