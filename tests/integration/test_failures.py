@@ -208,8 +208,8 @@ def test_a_target_put_back_further_than_previous_is_ambiguous_and_each_named_way
     assert told(ran) == {
         "code": "VK-HALF",
         "what": f"{NAME}: ambiguous (none accepted)",
-        "why": "the target refuses every version of this store: was it changed by hand, or put back?",
-        "works": "none of the stored versions was accepted",
+        "why": "the target refuses the newest versions of this store: was it changed by hand, or put back?",
+        "works": "none of the newest stored versions was accepted",
         "next": f"vaultkeeper adopt {NAME}   with the value that works, or   vaultkeeper rotate {NAME} --replace",
     }
     if way == "adopt":

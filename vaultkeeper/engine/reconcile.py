@@ -140,7 +140,7 @@ def _nothing_to_propose(work: Work, what: str, alive: int | None = None) -> Vaul
         if alive
         else "nothing was changed by this command"
         if leaked
-        else "none of the stored versions was accepted",
+        else "none of the newest stored versions was accepted",
         next=helps,
     )
 

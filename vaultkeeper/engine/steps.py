@@ -56,9 +56,11 @@ def observe(work: Work) -> Change:
     if isinstance(reverted, Unknown | Refused):
         return judge.judge_result(rotation, reverted, now)
     placed = replace(rotation, places=places, detail="; ".join(reverted))
-    if reverted and not seen.newer_tag and resets:
-        return park(placed, Cause.DRIFT)
-    return _remembering(seen, judge.judge_seen(placed, seen, now))
+    judged = judge.judge_seen(placed, seen, now)
+    goes_on = judged.rotation is not None and judged.rotation.state is State.RUNNING
+    if reverted and resets and goes_on and judged.rotation:  # what stops it at the target says more truly what works
+        return park(replace(placed, gone=judged.rotation.gone), Cause.DRIFT)
+    return _remembering(seen, judged)
 
 
 def _observe_before_handing_back(work: Work) -> Change:
@@ -90,6 +92,8 @@ def resolve_doubt(work: Work) -> Change:
     if not judge.needs_observation(rotation):
         return Change(replace(rotation, outcome_unknown=False, state=State.RUNNING, waiting=None, not_before=None))
     seen = look(work)
+    if rotation.waiting in {Waiting.UNREACHABLE, Waiting.THROTTLED}:  # why it had no answer explains none that it has
+        rotation = replace(rotation, detail="")
     if isinstance(seen, Refused):
         return park(rotation, judge.CAUSE_OF[seen.why], seen.detail)
     return _remembering(seen, judge.judge_seen(rotation, seen, now))

@@ -144,7 +144,7 @@ def import_or_adopt(name: str) -> str:
 
 _WHY = {
     Cause.ASKED: "`vaultkeeper rollback` was said before the rotation had finished",
-    Cause.NONE_ACCEPTED: "the target refuses every version of this store: was it changed by hand, or put back?",
+    Cause.NONE_ACCEPTED: "the target refuses the newest versions of this store: was it changed by hand, or put back?",
     Cause.TARGET_WENT_BACK: "the target refuses the newest version and accepts an older one: was a backup put back?",
 }
 
@@ -161,16 +161,20 @@ def works_now(rotation: Rotation) -> str:
     new = f"v{rotation.to_version} (new)"
     at_target = new if rotation.finished else old
     nothing_of_ours = {
-        Cause.NONE_ACCEPTED: "none of the stored versions was accepted",
+        Cause.NONE_ACCEPTED: "none of the newest stored versions was accepted",
         Cause.DRIFT: f"{at_target} at the target; a consumer holds an older one",
         Cause.STALE: "what a newer state of this installation set last; this store does not hold it",
         Cause.OLD_REFUSED: f"{new}: the target accepts it, and refuses {old}",
         Cause.TARGET_WENT_BACK: f"an older version than {old}: the target was put back",
     }
+    if rotation.finished:  # what was left is not retired yet, and may be what it was put back to
+        nothing_of_ours[Cause.TARGET_WENT_BACK] = f"an older version than {new}: the target was put back"
     begun = rotation.phases[: rotation.reached + 1]
     unchanged = rotation.state is State.ROLLED_BACK or not any(p.step in CHANGES_WHAT_WORKS for p in begun)
     unchanged = unchanged and not rotation.finished
     known = rotation.cause if rotation.cause in nothing_of_ours else rotation.gone if unchanged else None
+    if known is Cause.DRIFT and not rotation.finished:
+        known = rotation.gone or known
     if known is not None:
         return nothing_of_ours[known]
     if rotation.finished:

@@ -145,7 +145,7 @@ def test_the_error_class_follows_the_exit_code() -> None:
             parked(Step.SET, Cause.CONFLICT, Strategy.SINGLE),
             "v2 (old) or v3 (new): the target may accept only one of them",
         ),
-        (parked(Step.SET, Cause.NONE_ACCEPTED), "none of the stored versions was accepted"),
+        (parked(Step.SET, Cause.NONE_ACCEPTED), "none of the newest stored versions was accepted"),
         (parked(Step.SET, Cause.TARGET_WENT_BACK), "an older version than v2 (old): the target was put back"),
         (begun(standing(Step.SET, Strategy.SINGLE, first=True)), "nothing for certain: the target may accept v3 (new)"),
     ],
@@ -158,8 +158,8 @@ def test_what_works_right_now(rotation: Rotation, works: str) -> None:
 @pytest.mark.parametrize(
     ("rotation", "works"),
     [
-        (standing(Step.PREPARE), "none of the stored versions was accepted"),
-        (standing(Step.PREPARE, state=State.ROLLED_BACK), "none of the stored versions was accepted"),
+        (standing(Step.PREPARE), "none of the newest stored versions was accepted"),
+        (standing(Step.PREPARE, state=State.ROLLED_BACK), "none of the newest stored versions was accepted"),
         (begun(standing(Step.SET)), "nothing for certain: the target may accept v3 (new)"),
         (begun(standing(Step.SET, Strategy.SINGLE)), "nothing for certain: the target may accept v3 (new)"),
         (standing(Step.DELIVER, Strategy.SINGLE), "v3 (new): it was proven"),

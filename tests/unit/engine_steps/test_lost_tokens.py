@@ -23,7 +23,7 @@ from vaultkeeper.testing.faults import Fault, Goes
 
 NOW = timedelta(0)
 COMMAND = r"vaultkeeper ([a-z]+ s(?: --[a-z]+)*)"
-NONE_WORKS = "none of the stored versions was accepted"
+NONE_WORKS = "none of the newest stored versions was accepted"
 
 
 def waiting_with(name: str, *, versions: int = 1) -> Bench:

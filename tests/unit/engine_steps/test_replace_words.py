@@ -17,7 +17,7 @@ from vaultkeeper.testing.faults import Fault, Goes
 from vaultkeeper.testing.simulators import TARGETS
 from vaultkeeper.testing.world import secret_value
 
-NONE_WORKS = "none of the stored versions was accepted"
+NONE_WORKS = "none of the newest stored versions was accepted"
 BY_MACHINE = ["adopt s", "rotate s --replace"]
 BY_HAND = ["import s", "adopt s"]
 

@@ -22,7 +22,7 @@ from vaultkeeper.testing.faults import Fault, Goes
 
 NOW = timedelta(0)
 SOON = 2 * HOUR
-NONE_WORKS = "none of the stored versions was accepted"
+NONE_WORKS = "none of the newest stored versions was accepted"
 
 
 def key(number: int) -> str:
