@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import IntEnum, auto
 from functools import partial
 
 from vaultkeeper.engine import judge
@@ -31,6 +32,7 @@ from vaultkeeper.model.outcome import (
     Done,
     Failed,
     Login,
+    No,
     NotYet,
     Proof,
     Refused,
@@ -76,7 +78,10 @@ Stood = Mapping[Work, _Stand]
 
 
 def _deliver_all(stood: Stood, batch: Sequence[Work], layout: Layout) -> None:
-    """A group that is not ready keeps no other waiting, except those that an `order` puts after it."""
+    """A group that is not ready, or gives no answer, keeps no other waiting but those that an `order` puts after it.
+
+    Nor does one that refuses, on the way back: who is not put back then stays with a value that may be refused.
+    """
     waits: dict[Work, list[_Wait]] = {}
     looks: dict[GroupKey, _Look] = {}
     put_off_in_a_row = 0
@@ -87,13 +92,13 @@ def _deliver_all(stood: Stood, batch: Sequence[Work], layout: Layout) -> None:
         wait = _whose_turn(group, works, batch, layout, looks)
         if wait is None:
             wait = _deliver(group, works, batch, layout)
-            put_off_in_a_row = put_off_in_a_row + 1 if wait else 0
+            put_off_in_a_row = put_off_in_a_row + 1 if wait and wait.rank is not _Rank.REFUSED else 0
         if wait is not None:
             for work in wait.works:
                 waits.setdefault(work, []).append(wait)
     for work, found in waits.items():
         if work.rotation.phase is stood[work].phase and work.awake(work.parts.clock.now()):
-            min(found, key=lambda wait: (not wait.has_limit, wait.after)).judge(work)
+            min(found, key=lambda wait: (wait.rank, wait.after)).judge(work)
 
 
 def _confirm_all(stood: Stood, batch: Sequence[Work], layout: Layout) -> None:
@@ -122,14 +127,23 @@ def _still_there(stood: Stood, group: GroupKey) -> list[Work]:
     ]
 
 
+class _Rank(IntEnum):
+    """Which of several is judged when the pass is over."""
+
+    LIMITED = auto()  #: a consumer before it has only so long to show itself
+    UNKNOWN = auto()
+    PUT_OFF = auto()
+    REFUSED = auto()  #: on the way back: it parks, after which nobody is asked again
+
+
 @dataclass(frozen=True)
 class _Wait:
-    """A group that cannot be delivered yet. `has_limit`: a consumer before it has only so long to show itself."""
+    """A group that was not delivered."""
 
     works: Sequence[Work]
     after: timedelta
     judge: Callable[[Work], None]
-    has_limit: bool
+    rank: _Rank
 
 
 def _whose_turn(
@@ -153,7 +167,7 @@ def _whose_turn(
         if isinstance(look.answer, NotYet):
             spent = replace(look, timeout=look.timeout * len(work.rotation.settled))
             kept = _turn_to_come(others, group, before, look.answer.after)
-            return replace(kept, works=works, judge=partial(_judge_turn, spent, work, batch, kept), has_limit=True)
+            return replace(kept, works=works, judge=partial(_judge_turn, spent, work, batch, kept), rank=_Rank.LIMITED)
         if not isinstance(look.answer, Confirmed):
             _judge_look(look, [work], batch)
             return _turn_to_come([w for w in others if w.rotation.phase], group, before, RETRY)
@@ -167,7 +181,7 @@ def _turn_to_come(works: Sequence[Work], group: GroupKey, before: GroupKey, afte
         groups = work.groups(phase_of(work))
         work.apply(judge.judge_delivered(work.rotation, group, groups, answer, work.parts.clock.now()))
 
-    return _Wait(works, after, judged, has_limit=False)
+    return _Wait(works, after, judged, _Rank.PUT_OFF)
 
 
 def _judge_turn(look: _Look, ordered: Work, batch: Sequence[Work], others: _Wait, work: Work) -> None:
@@ -237,13 +251,21 @@ def _deliver(group: GroupKey, works: Sequence[Work], batch: Sequence[Work], layo
         work.apply(judge.judge_delivered(work.rotation, group, work.groups(phase), result, parts.clock.now()))
 
     if isinstance(result, NotYet):
-        return _Wait(works, result.after, judged, has_limit=False)
+        return _Wait(works, result.after, judged, _Rank.PUT_OFF)
+    if isinstance(result, Unknown):
+        for work in works:  # it may have been delivered, whatever the next one answers
+            work.apply(Change(replace(work.rotation, doubted=True)))
+        return _Wait(works, result.retry_after or RETRY, judged, _Rank.UNKNOWN)
+    going_back = [work for work in works if work.rotation.direction is Direction.BACK]
+    later = isinstance(result, Refused) and result.why is not No.STALE
     for work in works:
+        if later and work in going_back:
+            continue
         if isinstance(result, Done):
             done, of = len(work.rotation.settled) + 1, len(work.groups(phase_of(work)))
             parts.watch(Event(work.rotation.secret, Step.DELIVER.value, f"{done} of {of}: {group}"))
         judged(work)
-    return None
+    return _Wait(going_back, RETRY, judged, _Rank.REFUSED) if later and going_back else None
 
 
 def _begun(works: Sequence[Work]) -> Sequence[Work]:

@@ -64,12 +64,16 @@ class _PutOff:
 def _hand_to_all(
     name: str, groups: Iterable[GroupKey], items_of: Callable[[GroupKey], list[Item]], parts: Parts
 ) -> None:
-    """Who is put off keeps no other waiting, and is asked again for as long as any group still moves on."""
+    """Who is put off or fails keeps no other waiting; the former is asked again as long as any group still moves on."""
     left, moved_s = list(groups), parts.clock.monotonic_s()
+    failed: RotationFailed | None = None
     while left:
         put_off: dict[GroupKey, _PutOff] = {}
         for group in left[:]:
-            wait = _hand_over(name, group, items_of, parts)
+            try:
+                wait = _hand_over(name, group, items_of, parts)
+            except RotationFailed as error:
+                failed, wait = failed or error, None
             if wait is None:
                 left.remove(group)
                 moved_s = parts.clock.monotonic_s()
@@ -79,6 +83,8 @@ def _hand_to_all(
                 break
         if put_off:
             _sleep_or_give_up(name, put_off, moved_s, parts)
+    if failed is not None:
+        raise failed
 
 
 def _sleep_or_give_up(name: str, put_off: dict[GroupKey, _PutOff], moved_s: float, parts: Parts) -> None:
