@@ -211,7 +211,7 @@ def test_what_stands_in_the_way_of_a_set_is_named_before_it(server: HtpasswdServ
         ({"user": None}, "give `user`"),
         ({"users": ["a", "b"]}, "give `user`"),
         ({"user": None, "users": ["a", "a"]}, "two different accounts"),
-        ({"format": "traefik"}, "at start only"),
+        ({"format": "traefik"}, "does not look at `usersFile` by itself"),
         ({"path": None, "reload": {"command": ["/bin/true"]}}, "goes with `path`"),
         ({"probe": None}, "give a `probe`"),
         ({"format": "caddy"}, "apache"),

@@ -3,8 +3,9 @@
 Passwords are hashed by bcrypt here, once; the line is stored with the version, so that every later set writes the same
 bytes. Two users take turns, or one account gets another password. Lines, keys and comments that are not ours stay as
 they are. The file is replaced by a rename, with mode and owner set before, and never left without a user: Prometheus
-takes an empty one for "no authentication". nginx, Apache, the registry and Prometheus look at the file on every request
-(tried: nginx 1.22, Prometheus 2.42, Apache 2.4, registry 2.8); Traefik reads it at start, so it has to be told.
+takes an empty one for "no authentication". nginx, Apache, the registry, Prometheus and Alertmanager look at the file on
+every request (tried: nginx 1.22, Prometheus 2.42, Apache 2.4, registry 2.8, Alertmanager 0.25); Traefik (tried: 3.6)
+reads it when it starts or its dynamic configuration changes, so it has to be told.
 
 Privileges: write permission in the file's directory; CAP_CHOWN and CAP_FOWNER where it belongs to another user. Mount
 the directory, not the file, into a container.

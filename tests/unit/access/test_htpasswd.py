@@ -34,11 +34,23 @@ def line(of: Account) -> bytes:
 @pytest.mark.parametrize("form", LINE_FORMATS)
 def test_lines_that_are_not_ours_stay_byte_for_byte(form: Format) -> None:
     before = b"# people\r\n\n  \nbob:$apr1$x$y:a comment\r\n" + line(A) + b"no colon\neve:{PLAIN}z \t\n\xff\xfe:old"
+    if form == "traefik":
+        before = before.replace(b":a comment", b"").replace(b"no colon", b" # a:comment: too")
     both = edited(before, form, [B, A])
     assert both == before + b"\n" + line(B)
     assert edited(both, form, [B, A]) == both
     assert edited(both, form, [B], [A]) == both.replace(line(A), b"")
     assert edited(both, form, [A], [B]) == before + b"\n"
+
+
+@pytest.mark.parametrize("other", [b"bob:x:a comment", b"no colon", b" \tbob \r"])
+def test_a_line_that_would_take_traefiks_route_away_is_refused_by_its_number(other: bytes) -> None:
+    with pytest.raises(Answered, match=r"line 3 has not just one colon") as caught:
+        edited(b"# people: two: of them\n\n" + other + b"\n" + line(A), "traefik", [B])
+    assert isinstance(caught.value.result, Refused)
+    assert caught.value.result.why is No.UNSUPPORTED
+    assert "bob" not in str(caught.value)
+    assert edited(other + b"\n" + line(A), "registry", [B]) == other + b"\n" + line(A) + line(B)
 
 
 def test_a_line_is_replaced_where_it_stands_and_keeps_its_end() -> None:

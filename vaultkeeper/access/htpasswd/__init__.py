@@ -5,7 +5,7 @@ is unknown to older releases of Apache's apr). Hashes of other kinds that stand 
 
 Where a user stands in several lines, nginx and Apache take the first, the registry and Traefik the last
 (distribution: registry/auth/access/htpasswd.go; traefik: pkg/middlewares/auth/basic_auth.go, a map). Prometheus reads
-nothing of a file in which a key stands twice.
+nothing of a file in which a key stands twice, and Traefik nothing of one in which a line has not just one colon.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ class _Lines:
         self._lines = re.findall(rb"[^\n]*\n|[^\n]+", content)
         self._last_wins = form in LAST_WINS
         self._trims = form != "nginx"
+        if form == "traefik":
+            self._demand_one_colon_each()
 
     def names(self) -> Sequence[str]:
         found = (self._split(line) for line in self._lines)
@@ -166,6 +168,13 @@ class _Lines:
         text = line.strip() if self._trims else line.rstrip(b"\r\n")
         name, colon, rest = text.partition(b":")
         return (name, rest.partition(b":")[0]) if colon and not text.startswith(b"#") else None
+
+    def _demand_one_colon_each(self) -> None:
+        """Raises Answered: the reload of ours would be the moment at which Traefik takes its route away."""
+        for number, line in enumerate(map(bytes.strip, self._lines), 1):
+            if line and not line.startswith(b"#") and line.count(b":") != 1:
+                text = f"line {number} has not just one colon: Traefik reads no such file, and its route is gone"
+                raise refused(No.UNSUPPORTED, text, next="write `user:hash` there, or make it a comment")
 
     @staticmethod
     def _end(line: bytes) -> bytes:

@@ -47,7 +47,7 @@ class HtpasswdSettings(Written, Provable):
             raise ValueError("`reload` goes with `path`; what `via` carries it to has its own")
         if self.format == "traefik" and self.path and "reload" not in self.model_fields_set:
             raise ValueError(
-                "Traefik reads `usersFile` at start only: say how it is told with `reload`, or `reload: none`"
+                "Traefik does not look at `usersFile` by itself: say how it is told with `reload`, or `reload: none`"
             )
         return self
 
