@@ -18,8 +18,11 @@ from vaultkeeper.errors import BackendError
 from vaultkeeper.model.outcome import Finding, Login
 from vaultkeeper.ports import Deadline
 
-RELOAD_TIME_S = 1.0
-"""How long a checker may take to see a new file (a collector: 4 ms at most). Until then its answer may lag."""
+RELOAD_TIME_S = 4.0
+"""How long a checker may take to see a new file (a collector: 4 ms at most). Until then its answer may lag.
+
+Shorter than what the engine waits before it asks again.
+"""
 
 _EXITS = {0: Login.ACCEPTED, 1: Login.REJECTED, 75: Login.THROTTLED}
 
