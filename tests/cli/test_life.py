@@ -257,7 +257,7 @@ def test_adopt_takes_fields_from_a_json_object(shop: Vk) -> None:
     assert shop("get", "shop/key", "--field", "password").out == "pa ss"
 
 
-@pytest.mark.parametrize("given", ["", "\n", '{"password": 7}', "{}", "x" * ((1 << 20) + 1)])
+@pytest.mark.parametrize("given", ["", "\n", '{"password": 7}', r'{"password": "\ud800"}', "{}", "x" * ((1 << 20) + 1)])
 def test_adopt_refuses_what_is_no_value_and_does_not_repeat_it(shop: Vk, given: str) -> None:
     ran = shop("adopt", "shop/key", stdin=given)
     assert ran.code == 2

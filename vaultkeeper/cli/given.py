@@ -50,7 +50,11 @@ def _from_document(document: Mapping[str, object], names: Sequence[str]) -> Fiel
     for key, value in document.items():
         if not isinstance(value, str) or not value:
             raise UsageError(f"the field {key!r} on stdin is no text, or empty", next=_shape(names))
-        fields[key] = SecretBytes(value.encode())
+        try:
+            key.encode()
+            fields[key] = SecretBytes(value.encode())
+        except UnicodeEncodeError:  # JSON may write half of a pair as \ud800, UTF-8 may not
+            raise UsageError("the JSON object on stdin holds half a character", next=_shape(names)) from None
     if not fields:
         raise UsageError("the JSON object on stdin has no fields", next=_shape(names))
     return fields
