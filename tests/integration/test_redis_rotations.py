@@ -219,6 +219,21 @@ def test_an_emergency_closes_the_sessions_of_the_account(server: RedisServer, in
     assert not server.login(account.username, account.password)
 
 
+def test_a_leaked_password_that_an_old_acl_file_brought_back_is_refused_by_the_next_rotation(
+    server: RedisServer, install: Install
+) -> None:
+    account = server.account()
+    shop = install(account)
+    shop.adopt(NAME)
+    (report,) = rotate([NAME], shop.parts, by_name=True, purpose=Purpose.EMERGENCY)
+    assert report.state == "done"
+    assert shop.rotate().state == "done"
+    server.node.acl(account.username, f">{account.password}")
+    assert server.login(account.username, account.password)
+    assert shop.rotate().state == "done"
+    assert server.node.hashes(account.username) == {hashed(shop.current(NAME))}
+
+
 def test_where_accounts_cannot_be_saved_nothing_is_set_and_the_way_out_is_told(
     new_node: Callable[..., Node], install: Install
 ) -> None:

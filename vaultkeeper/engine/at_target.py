@@ -41,7 +41,7 @@ def set_(work: Work) -> Change:
     accept, refuse = work.versions(phase.carry), work.versions(phase.refuse)
     left = []
     if phase.step is Step.RETIRE:
-        left = [v for v in work.leftovers() if not any(same_credential(v, kept) for kept in accept)]
+        left = [v for v in (*work.leftovers(), *_leaked(work)) if not any(same_credential(v, kept) for kept in accept)]
         refuse += left
     for orphan in [version for version in refuse if not version.fields]:
         collected = collect_orphan(work, orphan)
@@ -69,6 +69,20 @@ def set_(work: Work) -> Change:
             return judge.judge_result(work.rotation, closed, parts.clock.now())
     dead = {v.number: VersionChange(acceptance=Acceptance.REFUSED) for v in left}
     return judge.judge_result(work.rotation, Done(), parts.clock.now(), dead or None)
+
+
+def _leaked(work: Work) -> list[SecretVersion]:
+    """Refused long ago, but a restored backup may have brought them back, and no look goes further than PREVIOUS.
+
+    Where an account takes one value only, what it has now refuses all others.
+    """
+    here, ends = work.binding(), {work.rotation.from_version, work.rotation.to_version}
+    target = work.target(here)
+    if target is None or target.capabilities.max_accepted == 1:
+        return []
+    dead = (r for r in work.book.records().values() if r.compromised and r.acceptance is Acceptance.REFUSED)
+    known = (r for r in dead if r.sealed is not None and r.number not in ends and same_target(r.binding, here))
+    return [work.book.version(record.number) for record in known]
 
 
 def _charge_for_the_own_login(work: Work) -> timedelta | None:

@@ -1,4 +1,4 @@
-"""A target that was put back: what is told then names no version as working that it refuses, and no one as dead."""
+"""A target that was put back: what works then is told as it was seen, and what leaked does not come back for good."""
 
 from __future__ import annotations
 
@@ -91,3 +91,21 @@ def test_what_is_put_back_further_than_was_asked_is_not_said_to_be_refused() -> 
     assert words(report) == (Cause.NONE_ACCEPTED, "none of the newest stored versions was accepted")
     assert report.error is not None
     assert "every" not in report.error.why
+
+
+@pytest.mark.parametrize("kind", [OVERLAP, "minted"])
+def test_a_leaked_value_that_was_brought_back_is_refused_by_the_next_retirement_however_old_it_is(kind: str) -> None:
+    """No look goes further than PREVIOUS, and it was not retired twice."""
+    bench = Bench(f"words-leaked-{kind}")
+    to = bench.make.file("f", {"": "{token}"} if kind == "minted" else None)
+    bench.use(getattr(bench.make, kind)("s", to))
+    bench.done()
+    bench.world.backup("db_s")
+    (report,) = bench.emergency("s")
+    assert report.state == "done"
+    bench.done()
+    bench.world.restore_backup("db_s")
+    assert bench.accepted("s") == {1}
+    bench.done(replace=True)
+    assert 4 in bench.accepted("s")
+    assert 1 not in bench.accepted("s")
