@@ -194,6 +194,12 @@ def test_a_bad_identity_is_refused_with_4_and_what_to_do(
     assert unchanged(kept)
 
 
+def test_a_lost_identity_is_not_answered_with_init_which_would_refuse(kept: Path) -> None:
+    identity(kept).unlink()
+    following = refused(command(kept)("status"), 4)["next"]
+    assert ("vaultkeeper keys recover" in following, "init" in following) == (True, False)
+
+
 def test_the_identity_of_another_installation_is_refused_with_4(kept: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     initialise(Wishes(state(other), None, identity(other)), Recovery())

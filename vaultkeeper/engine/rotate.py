@@ -396,9 +396,11 @@ def reason_to_skip(name: str, parts: Parts, purpose: Purpose, *, by_name: bool, 
     ):
         return _open_already(rotation, by_name=by_name)
     # A last time far ahead of now only says that the clock was wrong then: it must not stop anybody for years.
-    too_soon = abs(parts.clock.now() - _last_rotated(recent)) < policy.min_interval
+    last = _last_rotated(recent)
+    too_soon = abs(parts.clock.now() - last) < policy.min_interval
     if too_soon and not emergency:
-        return Report(name, skipped="rotated less than min_interval ago", skip_code=code)
+        until = f"not again before {last + policy.min_interval:%Y-%m-%d %H:%M:%S} UTC"
+        return Report(name, skipped=f"rotated less than min_interval ago, {until}", skip_code=code)
     return None
 
 

@@ -180,7 +180,8 @@ def works_now(rotation: Rotation) -> str:
     if rotation.finished:
         return f"{new}: every consumer runs on it; {_of_the_old(rotation, old)}"
     if unchanged:
-        on_it = f"{old}: target and consumers are on it"
+        as_found = rotation.to_version is None and rotation.cause is Cause.ASKED  # a drift that was seen is still there
+        on_it = f"{old}: target and consumers are {'as they were' if as_found else 'on it'}"
         return on_it if rotation.from_version else "whatever worked before: target and consumers are as they were"
     if rotation.policy.target is None:
         return f"{old} and {new}: no target checks either"

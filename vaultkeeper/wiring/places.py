@@ -114,7 +114,7 @@ def identity(wishes: Wishes) -> Path:
     raise NoKey(
         "no age identity was found",
         why="looked at " + ", ".join(map(str, places)),
-        next="vaultkeeper init   makes one; or give --identity FILE",
+        next="put it back, or give --identity FILE; where it is lost   vaultkeeper keys recover RECOVERY-KEY-FILE",
     )
 
 

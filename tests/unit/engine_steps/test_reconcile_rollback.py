@@ -114,6 +114,20 @@ def test_a_rotation_that_drift_stopped_is_still_reconciled_by_a_delivery() -> No
     bench.done("s")
 
 
+def test_after_the_rollback_of_what_a_drift_stopped_no_consumer_is_said_to_run_on_it() -> None:
+    bench = Bench("drift-back")
+    bench.use(bench.make.alternating("s", bench.make.file("f")))
+    bench.done("s")
+    bench.world.backup("f")
+    bench.done("s")
+    bench.world.restore_backup("f")
+    assert bench.one("s").cause is Cause.DRIFT
+    error = bench.rollback("s").error
+    assert error is not None
+    assert error.works == "v2 (old): target and consumers are as they were"
+    assert keys(bench) == ["deliver"]
+
+
 def test_rollback_of_a_parked_emergency_never_delivers_the_leaked_value() -> None:
     bench = parked_emergency("roll")
     before, stood = bench.world.snapshot(), bench.newest("s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.engine_steps.bench import Bench
+from vaultkeeper.engine.preview import check
 from vaultkeeper.errors import PolicyInvalid
 
 
@@ -14,6 +15,19 @@ def test_a_field_that_the_version_has_not_stops_before_the_target_hears_of_it() 
     rotation = bench.one("a")
     assert (rotation.state.value, "passwort" in rotation.detail) == ("rolled_back", True)
     assert not bench.world.accepted("db_a")
+
+
+def test_check_tells_of_it_as_a_finding_of_its_secret_and_goes_on_with_the_others() -> None:
+    bench, right = Bench("checked"), "{password}"
+    bench.use(*(bench.make.overlap(name, bench.make.file(f"f_{name}", {"": right})) for name in "ab"))
+    bench.done("a", "b")
+    bench.use(bench.make.overlap("a", bench.make.file("f_a", {"": "{passwort}"})))
+    told = check(bench.parts(), offline=False)
+    refused = [(name, finding) for name, finding in told if finding.level == "refuse"]
+    assert [name for name, _ in refused] == ["a"]
+    assert "passwort" in refused[0][1].text
+    assert refused[0][1].next
+    assert "b" in {name for name, _ in told}
 
 
 @pytest.mark.parametrize("value", ["pa@ss/word:2026", "a b?c#d"])
