@@ -122,7 +122,7 @@ def test_an_unreachable_target_changes_nothing_and_the_old_value_is_named_as_wor
         "what": f"{NAME}: waiting (unreachable)",
         "why": why,
         "works": "v1 (old): target and consumers are on it",
-        "next": RESUME,
+        "next": f"{RESUME}   when it answers, or   vaultkeeper rollback {NAME}   where the policy was wrong",
     }
     assert place.logs_in(place.stored())
     assert place.resumed("--wait", "90s")["state"] == "done"

@@ -72,7 +72,7 @@ class Seen:
     previous: Login | None = None
     newer_tag: bool = False
     account_usable: bool | None = None
-    unanswered: Login | None = None  #: the target could not be asked at all: UNREACHABLE or THROTTLED
+    unanswered: Login | None = None  #: where the next value will be set nobody could be asked: UNREACHABLE or THROTTLED
     askable: bool = True  #: False: no target, or nothing about it can be known
     retry_after: timedelta | None = None
     detail: str = ""
@@ -142,9 +142,9 @@ def _revived(rotation: Rotation, seen: Seen) -> bool:
 def _judge_before_create(rotation: Rotation, seen: Seen, now: datetime) -> Change:  # noqa: PLR0911 - one return a row
     if not seen.askable:
         return advance(replace(rotation, unverified=seen.detail), now)
+    if seen.unanswered is not None:
+        return _nothing_concluded(rotation, seen, seen.unanswered, now)
     if rotation.from_version is None:
-        if seen.unanswered is not None:
-            return _nothing_concluded(rotation, seen, seen.unanswered, now)
         if seen.account_usable and not rotation.options.replace:
             return turn_back(rotation, Cause.ACCOUNT_IN_USE, now)
         return advance(rotation, now)

@@ -57,7 +57,7 @@ def look(work: Work, ends: Sequence[End | None] = EVERYBODY) -> Seen | Refused:
     candidates = {end: version for end, version in _candidates(work).items() if end in ends}
     answers: dict[int, Login] = {}
     usable, delay, detail, unanswered = None, None, "", None
-    for binding, versions in _asked_at(work, candidates.values(), target):
+    for binding, versions in _asked_at(work, candidates.values()):
         if work.rotation.options.forget_old and not same_target(binding, work.binding()):
             continue
         at = work.target(binding) or target
@@ -66,7 +66,8 @@ def look(work: Work, ends: Sequence[End | None] = EVERYBODY) -> Seen | Refused:
             return seen
         if isinstance(seen, Unknown):
             answers |= {version.number: seen.reason for version in versions}
-            delay, detail, unanswered = seen.retry_after, seen.detail, seen.reason
+            delay, detail = seen.retry_after, seen.detail
+            unanswered = seen.reason if same_target(binding, work.binding()) else unanswered
             continue
         if seen.tag is not None and _newer(seen.tag, work):
             return Seen(newer_tag=True, detail=_tag_text(seen.tag))
@@ -87,13 +88,13 @@ def look(work: Work, ends: Sequence[End | None] = EVERYBODY) -> Seen | Refused:
     )
 
 
-def _asked_at(
-    work: Work, candidates: Iterable[SecretVersion], target: Target
-) -> list[tuple[Binding, list[SecretVersion]]]:
-    """Where each was made for; and first where the next one will be: who moved there before us may have left a tag."""
+def _asked_at(work: Work, candidates: Iterable[SecretVersion]) -> list[tuple[Binding, list[SecretVersion]]]:
+    """Where each was made for; and first where the next one will be.
+
+    Who moved there before us may have left a tag, and where nobody answers nothing is begun.
+    """
     bindings, here = by_binding(candidates, work.binding()), work.binding()
-    tagged = target.capabilities.tags and not (work.rotation.policy.target and work.rotation.policy.target.self_service)
-    if tagged and not any(same_target(binding, here) for binding, _ in bindings):
+    if not any(same_target(binding, here) for binding, _ in bindings):
         bindings.insert(0, (here, []))
     return bindings
 
@@ -103,7 +104,7 @@ def newest_generation(work: Work) -> int:
     target, newest = work.target(work.binding()), 0
     if target is None:
         return newest
-    for binding, versions in _asked_at(work, _candidates(work).values(), target):
+    for binding, versions in _asked_at(work, _candidates(work).values()):
         at = work.target(binding) or target
         seen = asked(work.parts, f"{at.kind}.observe", partial(at.observe, versions, work.context()))
         if isinstance(seen, Observation) and seen.tag is not None and _ours(seen.tag, work):

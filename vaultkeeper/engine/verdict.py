@@ -111,6 +111,8 @@ def told(rotation: Rotation) -> VaultkeeperError | None:
             forward += f"   (waits for them once more)   or   vaultkeeper rotate {name} --emergency --cut"
             nexts[State.WAITING] = forward
         nexts[State.PARKED] = forward  # back would be to the leaked value
+    if rotation.waiting is Waiting.UNREACHABLE and rotation.to_version is None:
+        nexts[State.WAITING] = f"{forward}   when it answers, or   {back}   where the policy was wrong"
     if rotation.cause is Cause.ACCOUNT_IN_USE:
         overwrite = f"vaultkeeper rotate {name} --replace   (no way back)"
         nexts[rotation.state] = f"vaultkeeper adopt {name}   with the value that works, or   {overwrite}"

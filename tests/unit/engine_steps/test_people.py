@@ -617,6 +617,24 @@ def test_a_moved_target_may_be_given_the_value_that_it_had_before() -> None:
     bench.done("s")
 
 
+@pytest.mark.parametrize("kind", ["overlap", "alternating", "single"])
+def test_at_a_new_place_that_does_not_answer_nothing_is_begun_and_a_rollback_ends_it_at_once(kind: str) -> None:
+    """A wrong port in an edited policy: a rotation keeps the policy it began with, and would ask there for ever."""
+    bench = bench_of(kind, "moved-nowhere")
+    policy = bench.policies["s"]
+    assert policy.target is not None
+    moved = {**policy.target.settings, "system": "db_nowhere"}
+    bench.use(replace(policy, target=replace(policy.target, settings=moved)))
+    bench.faults.script = [Fault(f"db_nowhere.{hook}", Goes.UNREACHABLE, call=0) for hook in ("set", "observe", "test")]
+    rotation = bench.one("s", wait=NOW)
+    assert (rotation.state, rotation.waiting) == (State.WAITING, Waiting.UNREACHABLE)
+    assert rotation.to_version is None
+    assert bench.world.accepts("db_s", bench.version("s", 1))
+    assert bench.rollback("s").state == "rolled_back"
+    bench.use(policy)
+    bench.done("s")
+
+
 def test_an_old_place_out_of_reach_parks_until_it_is_given_up() -> None:
     bench = bench_of("overlap", "unreachable")
     policy = bench.policies["s"]

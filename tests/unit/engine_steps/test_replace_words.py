@@ -117,7 +117,7 @@ def test_what_takes_the_place_of_one_that_saw_it_knows_it_before_it_has_looked(k
     bench = dead(kind, "unseen")
     bench.faults.script = [Fault("db_s.observe", Goes.UNREACHABLE, 0)]
     (report,) = bench.rotate("s", replace=True, wait=timedelta(0))
-    none_works(report, "waiting", None, ["resume s"])
+    none_works(report, "waiting", None, ["resume s", "rollback s"])
     none_works(bench.rollback("s"), "rolled_back", Cause.ASKED, BY_HAND if kind == "manual" else BY_MACHINE)
 
 
