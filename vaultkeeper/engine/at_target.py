@@ -182,13 +182,31 @@ def prove(work: Work) -> Change:
             alive = version
             break
         dead[version.number] = VersionChange(acceptance=Acceptance.REFUSED)
+    return _with(_judge_old(work, old, other, alive, target), dead)
+
+
+def _judge_old(
+    work: Work, old: SecretVersion, new: SecretVersion | None, alive: SecretVersion | None, target: Target
+) -> Change:
+    """`alive`: one that is still accepted, `old` or another that nobody revoked."""
+    rotation, now = work.rotation, work.parts.clock.now()
+    if _wrong_one_is_revoked(work, new, target):
+        said = f"v{rotation.to_version} (new) is refused: was it revoked in place of v{old.number} (old)?"
+        return park(rotation, Cause.TARGET_WENT_BACK if alive else Cause.NONE_ACCEPTED, said)
     if alive is None:
-        return _with(judge.judge_proved(rotation, Proved(Login.REJECTED), now), dead)
+        return judge.judge_proved(rotation, Proved(Login.REJECTED), now)
     if judge.only_a_person_revokes(rotation):
         why = asks_to_revoke(rotation, [alive.number], page(target), seen=True)
     else:
         why = explained(work.parts, target, alive, Login.ACCEPTED, work.context())
-    return _with(judge.judge_proved(rotation, Proved(Login.ACCEPTED, detail=why), now), dead)
+    return judge.judge_proved(rotation, Proved(Login.ACCEPTED, detail=why), now)
+
+
+def _wrong_one_is_revoked(work: Work, new: SecretVersion | None, target: Target) -> bool:
+    """Nobody is asked to revoke the last value that works, and nothing is done where none does."""
+    if new is None or not judge.only_a_person_revokes(work.rotation):
+        return False
+    return login(work, work.target(new.binding) or target, new).said is Login.REJECTED
 
 
 def _prove_blindly(work: Work, old: SecretVersion, target: Target) -> Change:

@@ -432,6 +432,8 @@ def judge_proved(rotation: Rotation, proved: Proved, now: datetime) -> Change:
     phase = rotation.phase
     end = phase.carry[0] if phase is not None else End.FROM
     if proved.old is Login.REJECTED:
+        if rotation.waiting is Waiting.INPUT:  # what a person was asked for is done
+            rotation = replace(rotation, detail="")
         return advance(rotation, now, version_fact(rotation, end, VersionChange(acceptance=Acceptance.REFUSED)))
     retirement = _retirement_index(rotation)
     if retirement is None:

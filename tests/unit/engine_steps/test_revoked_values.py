@@ -275,3 +275,46 @@ def test_after_it_came_only_an_adoption_leads_out() -> None:
     assert isinstance(bench.import_value("s", key(4)).error, AlreadyOpen)
     assert only_the_leaked_one(bench) == ["adopt s"]
     adopted(bench, "key-4")
+
+
+# ------------------------------------------------------------------------------------------------------- the wrong one
+
+
+def wrongly_revoked(name: str) -> Bench:
+    """Version 2 is in use, and a person was asked to revoke version 1."""
+    bench = in_use(name)
+    rotation = bench.imported("s", bench.made_by_hand("s", key(2)))
+    assert rotation.waiting is Waiting.INPUT
+    revoke(bench, 2)
+    return bench
+
+
+def test_nobody_is_asked_to_revoke_the_last_value_that_works() -> None:
+    """`v1 is still accepted; a person revokes it` was said on."""
+    bench = wrongly_revoked("wrong")
+    (report,) = bench.resume("s", wait=NOW)
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause, report.exit_code) == ("parked", Cause.TARGET_WENT_BACK, 6)
+    assert report.error is not None
+    assert report.error.why == "v2 (new) is refused: was it revoked in place of v1 (old)?"
+    assert report.error.next == "vaultkeeper reconcile s"
+    assert [proposal.key for proposal in reconcile("s", bench.parts())] == ["take-previous"]
+    apply("s", "take-previous", bench.parts())
+    works(bench, key(1))
+
+
+@pytest.mark.parametrize("out", [imported, adopted])
+def test_where_the_last_one_is_revoked_after_the_wrong_one_nothing_is_called_done(out: object) -> None:
+    bench = wrongly_revoked(f"wrong-both-{out.__name__}")  # type: ignore[attr-defined]
+    revoke(bench, 1)
+    (report,) = bench.resume("s", wait=NOW)
+    assert report.rotation is not None
+    assert (report.state, report.rotation.cause, report.exit_code) == ("ambiguous", Cause.NONE_ACCEPTED, 6)
+    assert report.error is not None
+    assert report.error.works == NONE_WORKS
+    out(bench, key(3))  # type: ignore[operator]
+
+
+def test_what_a_person_was_asked_for_is_not_told_of_one_that_is_done() -> None:
+    bench = in_use("asked-for", versions=2)
+    assert bench.newest("s").detail == ""
