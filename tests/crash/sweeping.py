@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from tests.crash.sweep import Outcome, Report, Scenario, scenarios, sweep
@@ -22,13 +24,18 @@ def main() -> int:
     parser.add_argument("--control", action="store_true")
     asked = parser.parse_args()
     chosen = scenarios(asked.only or (["postgres single"] if asked.control else []))
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), initializer=_end_as_any) as pool:
         started = [pool.submit(_one, scenario, asked.points, asked.seed, asked.control) for scenario in chosen]
         reports = [each.result() for each in started]
     print("\nSCENARIO                   hit/tried of traced")
     for report in reports:
         print(report.line())
     return _verdict(reports, control=asked.control)
+
+
+def _end_as_any() -> None:
+    """A process of a pool ends without what was registered for its end: a server that it shares would stay."""
+    Finalize(None, atexit._run_exitfuncs, exitpriority=0)
 
 
 def _one(scenario: Scenario, most: int | None, seed: int, control: bool) -> Report:
